@@ -1,0 +1,61 @@
+//! Generated data for the benches: the same on every run and machine, skewed as real logs are.
+
+/// Events of a log: who and when, in time order.
+pub struct Log {
+    /// User of each event; a few users have most of them.
+    pub user: Vec<i64>,
+    /// Time of each event in seconds.
+    pub time: Vec<i64>,
+}
+
+/// A log of `n` events by at most `users` users.
+pub fn log(n: usize, users: u64) -> Log {
+    let mut random = Random(1);
+    let user = (0..n).map(|_| random.skewed(users) as i64).collect();
+    let time = (0..n as i64).map(|i| 1_700_000_000 + i * 3).collect();
+    Log { user, time }
+}
+
+/// Scores with ties, and labels that follow them.
+pub fn scored(n: usize) -> (Vec<f32>, Vec<f64>) {
+    let mut random = Random(2);
+    (0..n)
+        .map(|_| {
+            let score = random.below(10_000) as f64 / 10_000.0;
+            let label = if (random.below(10_000) as f64 / 10_000.0) < score {
+                1.0
+            } else {
+                0.0
+            };
+            (label, score)
+        })
+        .unzip()
+}
+
+/// `count` numbers below `bound`.
+pub fn picks(count: usize, bound: u64) -> Vec<i64> {
+    let mut random = Random(3);
+    (0..count).map(|_| random.below(bound) as i64).collect()
+}
+
+/// `SplitMix64`.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.0;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ (x >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
+    }
+
+    /// The smaller of two draws: low numbers come more often.
+    fn skewed(&mut self, bound: u64) -> u64 {
+        self.below(bound).min(self.below(bound))
+    }
+}

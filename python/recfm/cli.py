@@ -1,0 +1,217 @@
+"""The `recfm` command: demo, loop, reproduce, doctor.
+
+Results go to stdout, progress and errors to stderr. With `--json` the last line of stdout is one JSON object.
+Exit codes: 0 done, 1 a recfm error (its message says what to do), 130 interrupted.
+"""
+
+import datetime
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+
+from recfm.config import Strict, parse, read_toml
+from recfm.errors import ConfigError, RecfmError
+
+if TYPE_CHECKING:  # torch takes seconds to import; `recfm --help` must not
+    import polars as pl
+
+    from recfm.loop import LoopConfig
+    from recfm.schema import Schema
+
+Json = Annotated[bool, tyro.conf.arg(help="Print the result as one JSON object in the last line.")]
+Out = Annotated[Path | None, tyro.conf.arg(help="Folder for log and report; by default a new one under runs/.")]
+
+
+def demo(*, data: Path | None = None, seed: int = 0, out: Out = None, json: Json = False) -> None:
+    """LoopFM on MovieLens 100K, FM to report, in a few minutes: fetches the data, needs no account.
+
+    Args:
+        data: Folder that holds ml-100k already, in any of its layouts.
+        seed: Of weights, shuffles and random controls.
+        out: Folder for log and report.
+        json: Print the result as JSON.
+    """
+    from recfm import presets
+
+    _movielens(data or "ml-100k", presets.ml_100k(), [seed], out, "demo", as_json=json)
+
+
+def reproduce(
+    name: Annotated[Literal["ml-1m"], tyro.conf.Positional],
+    *,
+    data: Path,
+    seed: int = 0,
+    seeds: int = 5,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """The committed results again: all rows and controls, several seeds, mean and standard deviation.
+
+    Args:
+        name: Which result.
+        data: Folder that holds the data set.
+        seed: The first seed.
+        seeds: How many seeds.
+        out: Folder for logs and report.
+        json: Print the result as JSON.
+    """
+    from recfm import presets
+
+    _movielens(data, presets.ml_1m(), range(seed, seed + seeds), out, name, as_json=json)
+
+
+def loop(
+    *,
+    config: Path,
+    set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SECTION.KEY=VALUE")] = (),  # noqa: A002
+    seed: int | None = None,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """LoopFM on your own events: a TOML file names the Parquet, the schema and what differs from the defaults.
+
+    Args:
+        config: The file; docs/config.md explains it.
+        set: Override single keys of the file.
+        seed: Run this one seed instead of the file's.
+        out: Folder for log and report.
+        json: Print the result as JSON.
+    """
+    from recfm.data.frame import read_events
+    from recfm.schema import Schema
+
+    fields = read_toml(config, set)
+    settings = parse(LoopFile, {k: v for k, v in fields.items() if k not in ("schema", "loop")}, what=str(config))
+    for section in ("schema", "loop"):
+        if not isinstance(fields.get(section, {}), dict):
+            raise ConfigError(f"{config}: '{section}' must be a section, [{section}]")
+    if "schema" not in fields:
+        raise ConfigError(f"{config}: section [schema] is missing: it names the columns of your events")
+    from recfm.loop import LoopConfig
+
+    schema = Schema.from_dict(fields["schema"])
+    loop_config = parse(LoopConfig, fields.get("loop", {}), what=f"{config}, section [loop]")
+    path = Path(settings.data).expanduser()
+    path = path if path.is_absolute() else config.parent / path
+    events = read_events(path)
+    _run(
+        events,
+        schema,
+        loop_config,
+        list(settings.seeds) if seed is None else [seed],
+        out or (Path(settings.out) if settings.out else None),
+        name=settings.name or config.stem,
+        source=str(path),
+        as_json=json,
+    )
+
+
+@dataclass(kw_only=True, slots=True)
+class LoopFile(Strict):
+    """Top level of a `recfm loop` file, beside its sections [schema] and [loop]."""
+
+    data: str
+    """Parquet file, folder of them or glob; relative to the file."""
+    name: str = ""
+    out: str = ""
+    seeds: tuple[int, ...] = (0,)
+
+
+def doctor(*, json: Json = False) -> None:
+    """What recfm found on this machine: versions, threads, GPU, and what is missing.
+
+    Args:
+        json: Print the result as JSON.
+    """
+    from recfm import doctor as checks
+
+    found = checks.examine()
+    if json:
+        _print_json(found)
+    else:
+        Console().print(checks.table(found))
+
+
+def _movielens(
+    where: str | Path, config: "LoopConfig", seeds: Sequence[int], out: Path | None, name: str, *, as_json: bool
+) -> None:
+    from recfm.datasets import movielens
+
+    data = movielens.load(where)
+    Console(stderr=True).print(f"[dim]{data.acknowledgement}[/]")
+    schema = movielens.schema(data)
+    _run(data.events, schema, config, seeds, out, name=data.name, source=data.source, as_json=as_json, label=name)
+
+
+def _run(
+    events: "pl.DataFrame",
+    schema: "Schema",
+    config: "LoopConfig",
+    seeds: Sequence[int],
+    out: Path | None,
+    *,
+    name: str,
+    source: str,
+    as_json: bool,
+    label: str = "loop",
+) -> None:
+    from recfm import report
+    from recfm.experiment import STAGES_PER_SEED, run_experiment
+    from recfm.progress import BarProgress
+
+    stamp = datetime.datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    folder = out or Path("runs") / f"{label}-{stamp}"
+    with BarProgress(STAGES_PER_SEED * len(seeds), Console(stderr=True)) as progress:
+        document = run_experiment(
+            events,
+            schema,
+            config,
+            seeds=seeds,
+            folder=folder,
+            title=f"LoopFM on {name}",
+            dataset=name,
+            source=source,
+            command=shlex.join(["recfm", *sys.argv[1:]]),
+            progress=progress,
+        )
+    if not as_json or sys.stdout.isatty():
+        console = Console()
+        console.print(report.table(document))
+        for note in document["notes"]:
+            console.print(f"- {note}")
+        console.print(f"report: {folder / 'report.html'}")
+    if as_json:
+        rows = document["rows"]
+        _print_json({"protocol": document["protocol"], "rows": rows, "report": str(folder / "report.json")})
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the `recfm` command; returns the exit code."""
+    commands = {"demo": demo, "loop": loop, "reproduce": reproduce, "doctor": doctor}
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            commands, prog="recfm", description="Train big, serve small, keep what was learned.", args=arguments
+        )
+    except RecfmError as error:
+        Console(stderr=True).print(f"[bold red]{type(error).__name__}:[/] ", end="")
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; what was written so far is kept\n")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""What the VM reads beside its features, in the result rows and in the controls that always run beside them.
+
+Each variant is the same VM with the same training; only the sequence it reads, the distillation or the training
+rows differ. A control shows what part of LoopFM's gain needs no FM at all.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recfm.data.encode import Encoded, history_layout
+from recfm.history.index import HistoryIndex, PastEvents
+from recfm.history.log import LogRows
+from recfm.layout import SequenceLayout
+from recfm.schema import History
+
+SEQUENCE = "loopfm"
+"""Name of the extra sequence in a batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One way to train the VM; what each means stands in `recfm.report.summary.WHAT`."""
+
+    name: str
+    distil: bool = False
+    all_periods: bool = False
+
+
+VARIANTS = (
+    Variant(name="vm"),
+    Variant(name="vm+kd", distil=True),
+    Variant(name="vm+loopfm"),
+    Variant(name="vm+kd+loopfm", distil=True),
+    Variant(name="control:random-event"),
+    Variant(name="control:random-item"),
+    Variant(name="control:count"),
+    Variant(name="control:score"),
+    Variant(name="control:raw-ids"),
+    Variant(name="control:raw-ids+labels"),
+    Variant(name="control:vm-all-periods", all_periods=True),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtraSequence:
+    """A sequence to join to the VM's batches, and how a model reads it."""
+
+    past: PastEvents
+    layout: SequenceLayout
+
+
+def extra_sequence(
+    variant: Variant,
+    log: LogRows,
+    encoded: Encoded,
+    raw: History,
+    *,
+    length: int,
+    delay: float,
+    seed: int,
+) -> ExtraSequence | None:
+    """What `variant` reads: always of the same events (those in the log), the same length and the same delay.
+
+    Args:
+        variant: One of `VARIANTS`.
+        log: The embedding log; its event ids are row positions of `encoded`.
+        encoded: The event table.
+        raw: Which raw ids an event shows in the raw-id controls.
+        length: L.
+        delay: Seconds.
+        seed: Of the random vectors.
+    """
+    if variant.name in ("vm", "vm+kd", "control:vm-all-periods"):
+        return None
+    counts_only = variant.name == "control:count"
+    values, ids = None if counts_only else _values(variant, log, encoded, raw, seed), ()
+    if variant.name.startswith("control:raw-ids"):
+        ids = history_layout(raw.of, labels=variant.name.endswith("+labels"))
+    index = HistoryIndex(log.user, log.time, values)
+    return ExtraSequence(
+        past=PastEvents(index=index, length=length, delay=delay, counts_only=counts_only),
+        layout=SequenceLayout(
+            name=SEQUENCE,
+            ids=ids,
+            dim=0 if ids or values is None else values.shape[1],
+            length=length,
+            counts_only=counts_only,
+        ),
+    )
+
+
+def _values(
+    variant: Variant, log: LogRows, encoded: Encoded, raw: History, seed: int
+) -> NDArray[np.float32] | NDArray[np.float16] | NDArray[np.int32]:
+    match variant.name:
+        case "vm+loopfm" | "vm+kd+loopfm":
+            return log.z
+        case "control:random-event":
+            return _like_z(log, len(log), seed)
+        case "control:random-item":
+            items, which = np.unique(encoded.item[log.event], return_inverse=True)
+            return _like_z(log, len(items), seed)[which]
+        case "control:score":
+            return log.score[:, None]
+        case "control:raw-ids":
+            return encoded.history_ids(raw.of, labels=False)[log.event]
+        case "control:raw-ids+labels":
+            return encoded.history_ids(raw.of, labels=True)[log.event]
+    raise ValueError(f"unknown variant {variant.name}")
+
+
+def _like_z(log: LogRows, n: int, seed: int) -> NDArray[np.float32]:
+    """Random vectors [n, d] of z's own width and spread, so that only z's meaning is missing."""
+    spread = float(np.sqrt(np.mean(np.square(log.z, dtype=np.float64))))
+    return np.random.default_rng(seed).normal(0.0, spread, (n, log.z.shape[1])).clip(-1, 1).astype(np.float32)

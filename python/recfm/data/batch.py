@@ -1,0 +1,79 @@
+"""One mini-batch: a dataclass of tensors, the only thing a recfm model ever sees."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # importing recfm.data must not import torch
+    from torch import Tensor
+
+
+@dataclass(kw_only=True)
+class Jagged:
+    """Ids of a multi-hot feature: row b holds `values[offsets[b]:offsets[b + 1]]`.
+
+    Attributes:
+        values: int32 [total].
+        offsets: int64 [B + 1].
+    """
+
+    values: "Tensor"
+    offsets: "Tensor"
+
+
+@dataclass(kw_only=True)
+class Sequence:
+    """Past events of each row's user, newest first, padded at the end.
+
+    Attributes:
+        lengths: int64 [B], number of real entries (of a counts-only sequence: of past events, uncapped).
+        ids: int32 [B, L, F], 0 where padded; None for a sequence of vectors.
+        vectors: float32 [B, L, d], 0 where padded; None for a sequence of ids.
+    """
+
+    lengths: "Tensor"
+    ids: "Tensor | None" = None
+    vectors: "Tensor | None" = None
+
+
+@dataclass(kw_only=True)
+class Batch:
+    """Tensors of B rows.
+
+    Attributes:
+        ids: int32 [B, F], columns as in the layout.
+        numeric: float32 [B, N].
+        label: float32 [B], 0 or 1.
+        user: int64 [B], user keys (for gAUC).
+        time: int64 [B], microseconds.
+        row: int64 [B], position of the row in the encoded table.
+        tokens: Jagged features by name.
+        sequences: Histories by name.
+        teacher: float32 [B], the FM's predicted probability, where distillation is on.
+    """
+
+    ids: "Tensor"
+    numeric: "Tensor"
+    label: "Tensor"
+    user: "Tensor"
+    time: "Tensor"
+    row: "Tensor"
+    tokens: dict[str, Jagged] = field(default_factory=dict)
+    sequences: dict[str, Sequence] = field(default_factory=dict)
+    teacher: "Tensor | None" = None
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def to(self, device: Any, *, non_blocking: bool = False) -> "Batch":
+        """The same batch with every tensor on `device`."""
+        return _map_tensors(self, lambda t: t.to(device, non_blocking=non_blocking))
+
+
+def _map_tensors(value: Any, move: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: _map_tensors(getattr(value, f.name), move) for f in dataclasses.fields(value)}
+        return type(value)(**fields)
+    if isinstance(value, dict):
+        return {name: _map_tensors(item, move) for name, item in value.items()}
+    return None if value is None else move(value)

@@ -1,0 +1,129 @@
+"""The door through which every event table comes in: read, checked, and refused with the column's name."""
+
+import difflib
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recfm.errors import DataError, SchemaError
+from recfm.schema import Categorical, History, Numeric, Schema, Tokens
+
+_MICROSECONDS = {"s": 1_000_000, "ms": 1_000, "us": 1}
+
+
+def read_events(path: str | Path) -> pl.DataFrame:
+    """Read an event table from a Parquet file, a folder of them or a glob.
+
+    Raises:
+        DataError: Nothing is there, or it is not Parquet.
+    """
+    path = Path(path).expanduser()
+    source = path / "*.parquet" if path.is_dir() else path
+    try:
+        return pl.read_parquet(source)
+    except FileNotFoundError:
+        raise DataError(f"no event table at '{path}': give a Parquet file, a folder of them or a glob") from None
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"'{path}' cannot be read as Parquet: {_first_line(error)}") from None
+
+
+def check_frame(frame: pl.DataFrame, schema: Schema) -> None:
+    """Check key columns, labels and dtypes.
+
+    Raises:
+        SchemaError: A column is missing or has the wrong dtype.
+        DataError: The frame is empty, a key or label is null, or a label is not 0 or 1.
+    """
+    if not isinstance(frame, pl.DataFrame):
+        raise SchemaError(f"events are a {type(frame).__name__}: give a polars.DataFrame (or pl.from_arrow / from_pandas)")
+    for name in schema.columns():
+        if name not in frame.columns:
+            near = difflib.get_close_matches(name, frame.columns, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            raise SchemaError(f"column '{name}' is missing{hint} The table has: {', '.join(frame.columns)}")
+    if frame.is_empty():
+        raise DataError("the event table has no rows")
+    _check_dtypes(frame, schema)
+    for role in ("user", "item", "time", "label"):
+        name = getattr(schema, role)
+        nulls = frame[name].is_null()
+        if nulls.any():
+            raise DataError(
+                f"column '{name}' ({role}) has {int(nulls.sum())} nulls, the first in row {int(nulls.arg_max() or 0)}: "
+                "drop those rows or fill them"
+            )
+    label = frame[schema.label].cast(pl.Float64)
+    bad = ~label.is_in([0.0, 1.0])
+    if bad.any():
+        row = int(bad.arg_max() or 0)
+        raise DataError(
+            f"column '{schema.label}' (label) holds {label[row]:g} in row {row}: labels must be 0 or 1 "
+            f"({int(bad.sum())} rows are not); binarise it first, for example (pl.col('{schema.label}') >= 4)"
+        )
+
+
+def _check_dtypes(frame: pl.DataFrame, schema: Schema) -> None:
+    for role in ("user", "item"):
+        _expect(frame, getattr(schema, role), role, "integers or strings", _is_key)
+    time_choice = "Datetime, Date or integers in the schema's time_unit"
+    _expect(frame, schema.time, "time", time_choice, lambda t: t.is_integer() or t in (pl.Datetime, pl.Date))
+    _expect(frame, schema.label, "label", "integers, booleans or floats holding 0 and 1", _is_number)
+    for feature in schema.features:
+        if isinstance(feature, Categorical):
+            _expect(frame, feature.name, "categorical feature", "integers, booleans or strings", _is_id)
+        elif isinstance(feature, Tokens):
+            _expect(
+                frame, feature.name, "token feature", "a list of integers or strings",
+                lambda t: isinstance(t, pl.List | pl.Array) and t.inner is not None and _is_id(t.inner),
+            )  # fmt: skip
+        elif isinstance(feature, Numeric):
+            _expect(frame, feature.name, "numeric feature", "numbers", _is_number)
+        elif not isinstance(feature, History):  # pragma: no cover - a new feature kind without its check
+            raise SchemaError(f"feature '{feature.name}' has an unknown kind")
+
+
+def _is_key(dtype: pl.DataType) -> bool:
+    return dtype.is_integer() or dtype in (pl.String, pl.Categorical, pl.Enum)
+
+
+def _is_id(dtype: pl.DataType) -> bool:
+    return _is_key(dtype) or dtype in (pl.Boolean, pl.Null)
+
+
+def _is_number(dtype: pl.DataType) -> bool:
+    return dtype.is_numeric() or dtype == pl.Boolean
+
+
+def _expect(frame, name, role, wanted, fits):  # type: ignore[no-untyped-def]
+    dtype = frame.schema[name]
+    if not fits(dtype):
+        raise SchemaError(f"column '{name}' ({role}) has dtype {dtype}: it must hold {wanted}")
+
+
+def event_time(frame: pl.DataFrame, schema: Schema) -> NDArray[np.int64]:
+    """The time column as int64 microseconds [n]. Integers are taken in `schema.time_unit`.
+
+    Raises:
+        DataError: An integer time does not fit in 64-bit microseconds.
+    """
+    column = frame[schema.time]
+    if not column.dtype.is_integer():
+        return column.cast(pl.Datetime("us")).cast(pl.Int64).to_numpy().copy()
+    values = column.cast(pl.Int64).to_numpy()
+    if schema.time_unit == "ns":
+        return values // 1_000
+    factor = _MICROSECONDS[schema.time_unit]
+    limit = np.iinfo(np.int64).max // factor
+    if len(values) and (values.max() > limit or values.min() < -limit):
+        worst = int(values[np.abs(values.astype(np.float64)).argmax()])
+        raise DataError(
+            f"column '{schema.time}' holds {worst}, too large for time_unit '{schema.time_unit}': "
+            "set the schema's time_unit to the column's real unit"
+        )
+    return values * factor
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

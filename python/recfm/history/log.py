@@ -1,0 +1,332 @@
+"""The embedding log: what the frozen FM thought of every event, appended once, read many times.
+
+A log is a directory. Each `append` writes one safetensors segment and then commits it by renaming a new
+`manifest.json` over the old one; a reader only ever sees segments that the manifest lists. Killed at any byte,
+the log opens at its last commit.
+
+    manifest.json                 format, FM fingerprint, the FM's training period, dim, dtype, segments, checksum
+    segment-000000.safetensors    user i64 [n], time i64 [n] (microseconds), event i64 [n], score f32 [n], z [n, d]
+"""
+
+import errno
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from recfm.errors import DataError, LeakError, LogError
+from recfm.history.index import HistoryIndex
+
+_FORMAT, _VERSION = "recfm-embedding-log", 1
+_DTYPES = {"f32": np.float32, "f16": np.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogRows:
+    """Logged events in the order in which they were appended.
+
+    Attributes:
+        user: int64 [n], user keys.
+        time: int64 [n], microseconds.
+        event: int64 [n], the caller's id of the event, unique in a log.
+        score: float32 [n], the FM's predicted probability.
+        z: float32 or float16 [n, d], in [-1, 1].
+    """
+
+    user: NDArray[np.int64]
+    time: NDArray[np.int64]
+    event: NDArray[np.int64]
+    score: NDArray[np.float32]
+    z: NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.event)
+
+    def history(self) -> HistoryIndex:
+        """Each user's past z, ready to be joined."""
+        return HistoryIndex(self.user, self.time, self.z)
+
+
+class EmbeddingLog:
+    """An append-only log of one frozen FM's embeddings; open it with `create` or `open`."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self.folder, self._manifest = folder, manifest
+        self._events: set[int] | None = None
+
+    @classmethod
+    def create(
+        cls,
+        folder: str | Path,
+        *,
+        fm: str,
+        dim: int,
+        trained: tuple[int, int],
+        dtype: Literal["f32", "f16"] = "f32",
+    ) -> "EmbeddingLog":
+        """Start an empty log.
+
+        Args:
+            folder: Created if absent; must not hold a log yet.
+            fm: Fingerprint of the FM whose embeddings these are.
+            dim: d, the width of z.
+            trained: First and last event time (microseconds) of the FM's training period, validation included.
+            dtype: How z is stored.
+
+        Raises:
+            LogError: The folder holds a log already, or cannot be written.
+        """
+        folder = Path(folder)
+        if (folder / "manifest.json").exists():
+            raise LogError(f"'{folder}' already holds an embedding log: open it, or choose another folder")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LogError(f"cannot create '{folder}': {error.strerror}") from None
+        manifest = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "fm": fm,
+            "dim": dim,
+            "dtype": dtype,
+            "trained": {"from": int(trained[0]), "to": int(trained[1])},
+            "segments": [],
+        }
+        log = cls(folder, manifest)
+        log._commit(manifest)
+        return log
+
+    @classmethod
+    def open(cls, folder: str | Path, *, fm: str | None = None) -> "EmbeddingLog":
+        """Open a log at its last commit.
+
+        Args:
+            folder: The log's directory.
+            fm: If given, the fingerprint that the log must be of.
+
+        Raises:
+            LogError: There is no log, its manifest is damaged, a segment is missing or truncated, or the log is
+                of another FM.
+        """
+        folder = Path(folder)
+        manifest = _read_manifest(folder / "manifest.json")
+        if fm is not None and manifest["fm"] != fm:
+            raise LogError(
+                f"the log at '{folder}' is of FM {manifest['fm'][:12]}, not {fm[:12]}: two embedding spaces must not "
+                "mix in one sequence; score the events again with this FM into a new log"
+            )
+        for segment in manifest["segments"]:
+            path = folder / segment["file"]
+            found = path.stat().st_size if path.exists() else None
+            if found != segment["bytes"]:
+                state = "is missing" if found is None else f"has {found} bytes instead of {segment['bytes']}"
+                raise LogError(f"segment '{path}' {state}: restore the file, or score its events again into a new log")
+        return cls(folder, manifest)
+
+    @property
+    def fm(self) -> str:
+        """Fingerprint of the FM."""
+        return str(self._manifest["fm"])
+
+    @property
+    def dim(self) -> int:
+        """d, the width of z."""
+        return int(self._manifest["dim"])
+
+    @property
+    def trained(self) -> tuple[int, int]:
+        """First and last event time (microseconds) of the FM's training period."""
+        return self._manifest["trained"]["from"], self._manifest["trained"]["to"]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all committed segments."""
+        return sum(segment["bytes"] for segment in self._manifest["segments"])
+
+    def __len__(self) -> int:
+        """Committed events."""
+        return sum(segment["rows"] for segment in self._manifest["segments"])
+
+    def append(
+        self,
+        *,
+        user: NDArray[np.int64],
+        time: NDArray[np.int64],
+        event: NDArray[np.int64],
+        score: NDArray[np.float32],
+        z: NDArray[Any],
+        fm: str | None = None,
+    ) -> None:
+        """Add events as one segment; they are visible once this returns, and not before.
+
+        Args:
+            user: int64 [n].
+            time: int64 [n], microseconds.
+            event: int64 [n], not logged before.
+            score: float32 [n], probabilities.
+            z: [n, d], in [-1, 1].
+            fm: Fingerprint of the FM that made these; refused unless it is the log's.
+
+        Raises:
+            LeakError: An event is not later than the FM's training period.
+            DataError: Shapes disagree, a value is not finite, or an event is logged already.
+            LogError: The embeddings are of another FM, or the disk refuses; the log is as it was.
+        """
+        if fm is not None and fm != self.fm:
+            raise LogError(f"these embeddings are of FM {fm[:12]}, the log is of {self.fm[:12]}: start a new log")
+        rows = {
+            "user": np.ascontiguousarray(user, np.int64),
+            "time": np.ascontiguousarray(time, np.int64),
+            "event": np.ascontiguousarray(event, np.int64),
+            "score": np.ascontiguousarray(score, np.float32),
+            "z": np.ascontiguousarray(z, _DTYPES[self._manifest["dtype"]]),
+        }
+        self._check(rows)
+        number = len(self._manifest["segments"])
+        name = f"segment-{number:06d}.safetensors"
+        header = {key: str(self._manifest[key]) for key in ("format", "version", "fm", "dim", "dtype")}
+        content = safetensors.numpy.save(rows, metadata={**header, "trained": json.dumps(self._manifest["trained"])})
+        _write_whole(self.folder / name, content)
+        segment = {
+            "file": name,
+            "rows": len(rows["event"]),
+            "bytes": len(content),
+            "sha256": hashlib.sha256(content).hexdigest(),
+        }
+        self._commit({**self._manifest, "segments": [*self._manifest["segments"], segment]})
+        self._known_events().update(rows["event"].tolist())
+
+    def _check(self, rows: dict[str, NDArray[Any]]) -> None:
+        n = len(rows["event"])
+        if n == 0:
+            raise DataError("there are no events to append")
+        for name, values in rows.items():
+            shape = (n, self.dim) if name == "z" else (n,)
+            if values.shape != shape:
+                raise DataError(f"'{name}' has shape {values.shape}: expected {shape}")
+        for name in ("score", "z"):
+            if not np.isfinite(rows[name]).all():
+                raise DataError(f"'{name}' holds NaN or infinity: the FM diverged; do not log it")
+        if np.abs(rows["z"]).max() > 1.0:
+            raise DataError(f"z reaches {np.abs(rows['z']).max():g}: it must lie in [-1, 1] (end the encoder in tanh)")
+        self.refuse_trained(rows["time"], rows["event"])
+        events = rows["event"].tolist()
+        if len(set(events)) < n or not self._known_events().isdisjoint(events):
+            known, repeated = self._known_events(), set()
+            for event in events:
+                if event in known or event in repeated:
+                    raise DataError(f"event {event} is logged already: each event is logged once")
+                repeated.add(event)
+
+    def refuse_trained(self, time: NDArray[np.int64], event: NDArray[np.int64]) -> None:
+        """Refuse events that the FM may have trained on; `append` does this too, after the FM has done its work.
+
+        Raises:
+            LeakError: An event is not later than the FM's training period.
+        """
+        first, last = self.trained
+        seen = time <= last
+        if seen.any():
+            row = int(seen.argmax())
+            raise LeakError(
+                f"{int(seen.sum())} of {len(time)} events are not later than the FM's training period "
+                f"({_when(first)} to {_when(last)}), the first is event {event[row]} at {_when(time[row])}: "
+                "an FM must never score rows it trained on into the log"
+            )
+
+    def _known_events(self) -> set[int]:
+        if self._events is None:
+            self._events = set(self.read().event.tolist()) if len(self) else set()
+        return self._events
+
+    def read(self) -> LogRows:
+        """Every committed event; each segment's checksum is verified on the way.
+
+        Raises:
+            LogError: A segment is missing, truncated, altered, or not of this log's FM.
+        """
+        parts = [self._read_segment(segment) for segment in self._manifest["segments"]]
+        empty = {"user": np.int64, "time": np.int64, "event": np.int64, "score": np.float32}
+        columns: dict[str, NDArray[Any]] = {
+            name: np.concatenate([p[name] for p in parts]) if parts else np.zeros(0, dtype)
+            for name, dtype in empty.items()
+        }
+        z_dtype = _DTYPES[self._manifest["dtype"]]
+        z = np.concatenate([p["z"] for p in parts]) if parts else np.zeros((0, self.dim), z_dtype)
+        return LogRows(**columns, z=z)
+
+    def _read_segment(self, segment: dict[str, Any]) -> dict[str, NDArray[Any]]:
+        path = self.folder / segment["file"]
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise LogError(f"segment '{path}' cannot be read: {error.strerror}") from None
+        if hashlib.sha256(content).hexdigest() != segment["sha256"]:
+            raise LogError(
+                f"segment '{path}' does not match its checksum: the file was altered or damaged; "
+                "restore it, or score its events again into a new log"
+            )
+        try:
+            return safetensors.numpy.load(content)
+        except safetensors.SafetensorError as error:
+            raise LogError(f"segment '{path}' is not a valid safetensors file: {error}") from None
+
+    def _commit(self, manifest: dict[str, Any]) -> None:
+        content = json.dumps({**manifest, "checksum": _checksum(manifest)}, indent=2)
+        _write_whole(self.folder / "manifest.json", content.encode())
+        self._manifest = manifest
+
+
+def _checksum(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_bytes())
+        checksum = manifest.pop("checksum")
+    except FileNotFoundError:
+        raise LogError(f"there is no embedding log at '{path.parent}': it has no manifest.json") from None
+    except OSError as error:
+        raise LogError(f"'{path}' cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise LogError(f"'{path}' is damaged: it is not a recfm manifest; restore it from a backup") from None
+    if manifest.get("format") != _FORMAT or manifest.get("version") != _VERSION:
+        raise LogError(
+            f"'{path}' is {manifest.get('format')!r} version {manifest.get('version')!r}: "
+            f"this recfm reads {_FORMAT!r} version {_VERSION}"
+        )
+    if _checksum(manifest) != checksum:
+        raise LogError(f"'{path}' does not match its own checksum: it was altered or damaged; restore it from a backup")
+    return manifest
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write all of `content` or leave `path` as it was: temporary name, fsync, rename, fsync of the folder."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        reason = "no space left on the disk" if error.errno == errno.ENOSPC else error.strerror
+        raise LogError(f"cannot write '{path}' ({len(content)} bytes): {reason}; the log is as it was before") from None
+
+
+def _when(microseconds: int) -> str:
+    return str(np.datetime64(int(microseconds), "us"))

@@ -1,0 +1,289 @@
+"""LoopFM from events to report, in one file to be read from top to bottom (paper: arXiv 2605.29280).
+
+    events -> FM on period A -> freeze -> score period B and test into a log -> each row's past z -> VM on B -> test
+
+`run` does it for several seeds with every control beside the result. Nothing is selected on the test period:
+early stopping looks at the end of the training periods only.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import torch
+
+from recfm.config import Strict
+from recfm.controls import SEQUENCE, VARIANTS, ExtraSequence, Variant, extra_sequence
+from recfm.data.batches import Batches
+from recfm.data.encode import Encoded, Encoder, history_layout
+from recfm.data.frame import check_frame, event_time
+from recfm.errors import ConfigError
+from recfm.history.compress import Autoencoder
+from recfm.history.index import HistoryIndex, PastEvents
+from recfm.history.log import EmbeddingLog, LogRows
+from recfm.history.score import fingerprint, log_embeddings
+from recfm.history.tap import Tap
+from recfm.layout import SequenceLayout
+from recfm.models.deepfm import DeepFM, DeepFMConfig
+from recfm.models.dnn import DNN, DNNConfig
+from recfm.models.history_encoder import HistoryEncoderConfig
+from recfm.models.ranker import Ranker
+from recfm.models.wukong import Wukong, WukongConfig
+from recfm.periods import PeriodConfig, Periods, split_by_time
+from recfm.progress import NoProgress, Progress
+from recfm.schema import History, Schema
+from recfm.train.losses import DistillConfig, DistilledLoss, FoundationLoss, LabelLoss
+from recfm.train.metrics import Metrics, evaluate
+from recfm.train.trainer import Fit, TrainConfig, Trainer, predict
+
+VM = Literal["dnn", "deepfm"]
+
+
+@dataclass(kw_only=True, slots=True)
+class LoopConfig(Strict):
+    """Everything that decides a run's numbers, besides data, schema and seeds."""
+
+    vm: VM = "dnn"
+    """Which vertical model."""
+    length: int = 50
+    """L, how many past events the VM reads."""
+    delay: float = 0.0
+    """Logging delay in seconds: an event's z becomes visible only so long after it."""
+    z_dim: int = 32
+    """d, width of a logged embedding."""
+    z_hidden: int = 128
+    """Hidden units of the autoencoder."""
+    taps: tuple[str, ...] = ("mlp.hidden_0",)
+    """Layers of the FM whose activations are logged."""
+    periods: PeriodConfig = field(default_factory=PeriodConfig)
+    fm: WukongConfig = field(default_factory=WukongConfig)
+    fm_history: HistoryEncoderConfig = field(default_factory=HistoryEncoderConfig)
+    """How the FM reads its own labelled history."""
+    fm_train: TrainConfig = field(default_factory=TrainConfig)
+    dnn: DNNConfig = field(default_factory=DNNConfig)
+    deepfm: DeepFMConfig = field(default_factory=DeepFMConfig)
+    history: HistoryEncoderConfig = field(default_factory=HistoryEncoderConfig)
+    """How the VM reads the sequence of z (and every control's sequence)."""
+    vm_train: TrainConfig = field(default_factory=TrainConfig)
+    kd: DistillConfig = field(default_factory=DistillConfig)
+
+    def __post_init__(self) -> None:
+        if self.vm not in ("dnn", "deepfm"):
+            raise ConfigError(f"vm is {self.vm!r}: use dnn or deepfm")
+        if self.length < 1 or self.delay < 0 or self.z_dim < 1:
+            raise ConfigError(
+                f"length = {self.length}, delay = {self.delay}, z_dim = {self.z_dim}: "
+                "length and z_dim must be at least 1, delay at least 0"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One trained model of one seed, measured on the test period."""
+
+    name: str
+    seed: int
+    metrics: Metrics
+    parameters: int
+    fit: Fit
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the report holds it."""
+        return {
+            "name": self.name,
+            "seed": self.seed,
+            **dataclasses.asdict(self.metrics),
+            "parameters": self.parameters,
+            "epochs": self.fit.best_epoch,
+            "seconds": self.fit.seconds,
+            "curve": self.fit.curve,
+        }
+
+
+# ---- 1. events -> numbers and periods --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """Encoded events and their periods; the same for every seed."""
+
+    encoded: Encoded
+    periods: Periods
+
+
+def prepare(events: pl.DataFrame, schema: Schema, config: LoopConfig) -> Prepared:
+    """Cut by time, fit the vocabularies on the FM's training rows, encode everything."""
+    check_frame(events, schema)
+    time = event_time(events, schema)
+    label = events[schema.label].cast(pl.Float32).to_numpy()
+    periods = split_by_time(time, label, config.periods)
+    encoder = Encoder(schema).fit(events[periods.fm])
+    return Prepared(encoded=encoder.transform(events), periods=periods)
+
+
+def own_histories(encoded: Encoded, viewer: Literal["fm", "vm"]) -> dict[str, ExtraSequence]:
+    """The schema's raw-id histories that the FM or the VM reads, over all events."""
+    out = {}
+    for history in encoded.schema.of_kind(History):
+        if viewer == "fm" or history.seen_by == "both":
+            values = encoded.history_ids(history.of, labels=history.labels)
+            index = HistoryIndex(encoded.user, encoded.time, values)
+            out[history.name] = ExtraSequence(
+                past=PastEvents(index=index, length=history.length, delay=history.delay),
+                layout=SequenceLayout(
+                    name=history.name,
+                    ids=history_layout(history.of, labels=history.labels),
+                    length=history.length,
+                ),
+            )
+    return out
+
+
+def batches(
+    prepared: Prepared,
+    rows: np.ndarray[Any, np.dtype[np.int64]],
+    sequences: dict[str, ExtraSequence],
+    train: TrainConfig,
+    *,
+    seed: int = 0,
+    shuffle: bool = False,
+    teacher: np.ndarray[Any, np.dtype[np.float32]] | None = None,
+) -> Batches:
+    """Batches of some rows with these sequences joined."""
+    past = {name: sequence.past for name, sequence in sequences.items()}
+    return Batches(
+        prepared.encoded,
+        rows,
+        batch_size=train.batch_size,
+        seed=seed,
+        shuffle=shuffle,
+        sequences=past,
+        teacher=teacher,
+    )
+
+
+# ---- 2. FM: train on period A, freeze, log what comes after ----------------------------------------------------
+
+
+def train_and_log(
+    prepared: Prepared, config: LoopConfig, seed: int, folder: Path, progress: Progress
+) -> tuple[Run, EmbeddingLog]:
+    """Train the FM and its autoencoder, then score every later event into a log in `folder`."""
+    torch.manual_seed(seed)
+    encoded, periods, train = prepared.encoded, prepared.periods, config.fm_train
+    histories = own_histories(encoded, "fm")
+    model = Wukong(
+        encoded.layout,
+        config.fm,
+        viewer="fm",
+        sequences=[h.layout for h in histories.values()],
+        history=config.fm_history,
+    )
+    with Tap(model, config.taps) as tap:
+        first = batches(prepared, periods.fm[:2], histories, train).batch(0, 0)
+        with torch.no_grad():
+            model(first)
+        autoencoder = Autoencoder(tap.activations().shape[1], config.z_dim, hidden=config.z_hidden)
+        with progress.stage("fm", "training", seed) as on_batch:
+            fit = Trainer(train).fit(
+                FoundationLoss(model, tap, autoencoder),
+                batches(prepared, periods.fm, histories, train, seed=seed, shuffle=True),
+                batches(prepared, periods.fm_validation, histories, train),
+                on_batch=on_batch,
+            )
+        log = EmbeddingLog.create(
+            folder,
+            fm=fingerprint(model, autoencoder),
+            dim=config.z_dim,
+            trained=periods.fm_trained(encoded.time),
+        )
+        with progress.stage("fm", "logging", seed) as on_batch:
+            later = batches(prepared, periods.logged, histories, train)
+            log_embeddings(log, model, tap, autoencoder, later, device=train.device, on_batch=on_batch)
+    rows = log.read()
+    scores = scores_by_row(rows, len(encoded))[periods.test]
+    metrics = evaluate(encoded.label[periods.test], scores, encoded.user[periods.test])
+    return Run(name="fm", seed=seed, metrics=metrics, parameters=parameter_count(model), fit=fit), log
+
+
+def scores_by_row(log: LogRows, rows: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """The FM's score of each row of the encoded table, float32 [rows]; NaN where it is not logged."""
+    score = np.full(rows, np.nan, np.float32)
+    score[log.event] = log.score
+    return score
+
+
+def parameter_count(model: torch.nn.Module) -> int:
+    """Trainable parameters."""
+    return sum(p.numel() for p in model.parameters())
+
+
+# ---- 3. VM: past z as a sequence feature, KD on top ------------------------------------------------------------
+
+
+def build_vm(prepared: Prepared, config: LoopConfig, sequences: list[SequenceLayout]) -> Ranker:
+    """The configured vertical model."""
+    layout = prepared.encoded.layout
+    if config.vm == "deepfm":
+        return DeepFM(layout, config.deepfm, sequences=sequences, history=config.history)
+    return DNN(layout, config.dnn, sequences=sequences, history=config.history)
+
+
+def train_vm(
+    prepared: Prepared, variant: Variant, log: LogRows, config: LoopConfig, seed: int, progress: Progress
+) -> Run:
+    """Train one variant of the VM on its period and measure it on the test period."""
+    torch.manual_seed(seed)
+    encoded, periods, train = prepared.encoded, prepared.periods, config.vm_train
+    sequences = own_histories(encoded, "vm")
+    extra = extra_sequence(
+        variant, log, encoded, raw_history(encoded.schema), length=config.length, delay=config.delay, seed=seed
+    )
+    if extra is not None:
+        sequences[SEQUENCE] = extra
+    model = build_vm(prepared, config, [s.layout for s in sequences.values()])
+    rows = np.concatenate([periods.fm, periods.vm]) if variant.all_periods else periods.vm
+    teacher = scores_by_row(log, len(encoded)) if variant.distil else None
+    with progress.stage(variant.name, "training", seed) as on_batch:
+        fit = Trainer(train).fit(
+            DistilledLoss(model, config.kd) if variant.distil else LabelLoss(model),
+            batches(prepared, rows, sequences, train, seed=seed, shuffle=True, teacher=teacher),
+            batches(prepared, periods.vm_validation, sequences, train),
+            on_batch=on_batch,
+        )
+    probability = predict(model, batches(prepared, periods.test, sequences, train), device=train.device)
+    metrics = evaluate(encoded.label[periods.test], probability, encoded.user[periods.test])
+    return Run(name=variant.name, seed=seed, metrics=metrics, parameters=parameter_count(model), fit=fit)
+
+
+def raw_history(schema: Schema) -> History:
+    """What a past event shows in the raw-id controls: the ids of the FM's own history, else the first item id."""
+    histories = schema.of_kind(History)
+    if histories:
+        return histories[0]
+    items = [c.name for c in schema.features if getattr(c, "side", None) == "item" and hasattr(c, "buckets")]
+    return History(name=SEQUENCE, of=(items[0],))
+
+
+# ---- 4. all of it, for one seed --------------------------------------------------------------------------------
+
+
+def run_seed(
+    prepared: Prepared, config: LoopConfig, seed: int, folder: Path, progress: Progress | None = None
+) -> tuple[list[Run], LogRows]:
+    """FM, log, VM with and without each channel, and every control.
+
+    Args:
+        prepared: Encoded events and periods.
+        config: Everything else that decides the numbers.
+        seed: Of weights, shuffles and random controls.
+        folder: Where the embedding log goes; must not hold one.
+        progress: Where to report progress.
+    """
+    progress = progress or NoProgress()
+    fm, log = train_and_log(prepared, config, seed, folder, progress)
+    rows = log.read()
+    return [fm, *(train_vm(prepared, variant, rows, config, seed, progress) for variant in VARIANTS)], rows

@@ -1,0 +1,91 @@
+"""From a batch of ids to embedding rows.
+
+Shape legend: B rows of the batch, F categorical columns, N numeric columns, n embedding rows, d embedding dim.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recfm.data.batch import Batch
+from recfm.layout import Column, Layout
+
+Viewer = Literal["fm", "vm"]
+
+
+class FeatureEmbedding(nn.Module):
+    """One fused embedding table over all features, with an offset per feature.
+
+    Categorical features give one row each, token features one mean-pooled row each, and all numeric features
+    together one row through a small MLP.
+
+    Args:
+        layout: Everything that a batch holds.
+        dim: Embedding dimension d.
+        viewer: Who reads: "vm" never sees features with `seen_by="fm"`.
+        std: Standard deviation of the initial embeddings.
+
+    Shapes: Batch -> [B, n, d], n = `len(self)`, in the order of `self.columns` (then the numeric row).
+    """
+
+    def __init__(self, layout: Layout, dim: int, *, viewer: Viewer, std: float = 0.02) -> None:
+        super().__init__()
+        seen = layout if viewer == "fm" else layout.seen_by_vm()
+        self.layout, self.seen, self.dim = layout, seen, dim
+        self.columns: tuple[Column, ...] = seen.categorical + seen.tokens
+        starts, total = {}, 0
+        for column in self.columns:
+            starts[column.name], total = total, total + column.rows
+        self.starts = starts
+        self.weight = nn.Parameter(torch.empty(total, dim).normal_(std=std))
+        positions = [layout.position(c.name) for c in seen.categorical]
+        self.register_buffer("positions", torch.tensor(positions, dtype=torch.long), persistent=False)
+        offsets = torch.tensor([starts[c.name] for c in seen.categorical], dtype=torch.int32)
+        self.register_buffer("offsets", offsets, persistent=False)
+        numeric = [layout.numeric.index(c) for c in seen.numeric]
+        self.register_buffer("numeric_positions", torch.tensor(numeric, dtype=torch.long), persistent=False)
+        self.numeric = (
+            nn.Sequential(nn.Linear(len(numeric), 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim)) if numeric else None
+        )
+
+    def __len__(self) -> int:
+        """Embedding rows n per example."""
+        return len(self.columns) + (self.numeric is not None)
+
+    def forward(self, batch: Batch) -> Tensor:
+        rows = []  # each [B, *, d]
+        if self.seen.categorical:
+            ids_BF = batch.ids.index_select(1, self.positions) + self.offsets
+            rows.append(functional.embedding(ids_BF, self.weight))
+        rows += [self._pooled(batch, column).unsqueeze(1) for column in self.seen.tokens]
+        if self.numeric is not None:
+            rows.append(self.numeric(batch.numeric.index_select(1, self.numeric_positions)).unsqueeze(1))
+        return torch.cat(rows, dim=1)
+
+    def _pooled(self, batch: Batch, column: Column) -> Tensor:
+        jagged = batch.tokens[column.name]
+        return functional.embedding_bag(
+            jagged.values.long() + self.starts[column.name],
+            self.weight,
+            jagged.offsets,
+            mode="mean",
+            include_last_offset=True,
+        )
+
+    def table(self, name: str) -> Tensor:
+        """The rows [rows, d] of one feature's table, a view into the fused one."""
+        column = next(c for c in self.columns if c.name == name)
+        start = self.starts[name]
+        return self.weight[start : start + column.rows]
+
+    def item_rows(self, rows_Bnd: Tensor) -> Tensor:
+        """The candidate's own rows, flattened to [B, n_item * d]: what an attention query may be made of."""
+        keep = [i for i, column in enumerate(self.columns) if column.side == "item"]
+        return rows_Bnd[:, keep].flatten(1)
+
+    @property
+    def item_width(self) -> int:
+        """Width of `item_rows`."""
+        return self.dim * sum(column.side == "item" for column in self.columns)

@@ -1,0 +1,71 @@
+"""Progress of a run: one bar for all of it, one for the stage at hand, both with an ETA."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+from recfm.train.trainer import OnBatch
+
+
+class Progress(Protocol):
+    """What a long run reports to."""
+
+    def stage(self, name: str, doing: str, seed: int) -> AbstractContextManager[OnBatch]:
+        """Enter a stage; the callback takes (steps done, steps in all, running loss)."""
+        ...
+
+
+class NoProgress:
+    """Reports nothing."""
+
+    @contextmanager
+    def stage(self, name: str, doing: str, seed: int) -> Iterator[OnBatch]:
+        """A callback that does nothing."""
+        yield lambda _done, _total, _loss: None
+
+
+class BarProgress:
+    """Bars on the terminal (stderr, so that stdout stays clean for results).
+
+    Args:
+        stages: How many stages the whole run has.
+        console: Where to draw.
+    """
+
+    def __init__(self, stages: int, console: Console) -> None:
+        self._bars = RichProgress(
+            TextColumn("{task.description:<34}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._whole = self._bars.add_task("all stages", total=stages)
+
+    def __enter__(self) -> "BarProgress":
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    @contextmanager
+    def stage(self, name: str, doing: str, seed: int) -> Iterator[OnBatch]:
+        """One bar that lives as long as the stage."""
+        task = self._bars.add_task(f"  {doing} {name} (seed {seed})", total=None)
+
+        def on_batch(done: int, total: int, loss: float) -> None:
+            text = f"  {doing} {name} (seed {seed})" + (f" loss {loss:.4f}" if loss else "")
+            self._bars.update(task, completed=done, total=total, description=text)
+
+        try:
+            yield on_batch
+            self._bars.advance(self._whole)
+        finally:
+            self._bars.remove_task(task)

@@ -1,0 +1,177 @@
+"""What the columns of an event table mean.
+
+A schema names the key columns (`user`, `item`, `time`, `label`) and the features a model may read. It is data:
+frozen, comparable, and it travels as JSON. `seen_by="fm"` marks a feature that only the foundation model may
+read; it never reaches a vertical model.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeAlias
+
+from recfm.config import Strict, parse
+from recfm.errors import SchemaError
+
+Side = Literal["user", "item", "context"]
+SeenBy = Literal["both", "fm"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Categorical(Strict):
+    """One id per event: integers, strings or Polars categories.
+
+    With `buckets` unset a vocabulary is fitted on the FM's training period (0 = padding, 1 = out of vocabulary,
+    then by falling count). With `buckets` set the values are hashed with XXH3, seeded by the feature's name.
+    """
+
+    kind: Literal["categorical"] = "categorical"
+    name: str
+    side: Side
+    min_count: int = 1
+    buckets: int | None = None
+    seen_by: SeenBy = "both"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numeric(Strict):
+    """One number per event, standardised on the training period; `log` takes sign(x) * log1p(|x|) first.
+
+    Nulls and NaN become 0, which is the mean after standardising.
+    """
+
+    kind: Literal["numeric"] = "numeric"
+    name: str
+    side: Side
+    transform: Literal["standard", "log"] = "standard"
+    seen_by: SeenBy = "both"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens(Strict):
+    """A list of ids per event (multi-hot: genres, tags); mean-pooled by the models."""
+
+    kind: Literal["tokens"] = "tokens"
+    name: str
+    side: Side
+    min_count: int = 1
+    buckets: int | None = None
+    seen_by: SeenBy = "both"
+
+
+@dataclass(frozen=True, kw_only=True)
+class History(Strict):
+    """The user's own past events as a sequence of raw ids, newest first, strictly before `time - delay`.
+
+    `of` names categorical features of the past event; `labels=True` adds the past event's label as one more id
+    (1 = negative, 2 = positive). `delay` is in seconds.
+    """
+
+    kind: Literal["history"] = "history"
+    name: str
+    of: tuple[str, ...]
+    labels: bool = False
+    length: int = 50
+    delay: float = 0.0
+    seen_by: SeenBy = "both"
+
+
+class _ByKind:
+    """Tells pydantic to pick a feature's class by its `kind`; imported only when a file is parsed."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic import Field
+
+        return handler.generate_schema(Annotated[source, Field(discriminator="kind")])
+
+
+Feature: TypeAlias = Annotated[Categorical | Numeric | Tokens | History, _ByKind()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schema(Strict):
+    """Key columns and features of an event table (one row per impression).
+
+    Args:
+        user: Column of the user key, integers or strings.
+        item: Column of the item key, integers or strings.
+        time: Column of the event time: Datetime, or integers in `time_unit` since any epoch.
+        label: Column of the label, 0 or 1.
+        features: What models may read. The user and item keys are features only if listed here too.
+        time_unit: Unit of an integer time column.
+
+    Raises:
+        SchemaError: Two features share a name, a history names an unknown feature, or a feature is the label.
+    """
+
+    user: str
+    item: str
+    time: str
+    label: str
+    features: tuple[Feature, ...]
+    time_unit: Literal["s", "ms", "us", "ns"] = "s"
+
+    def __post_init__(self) -> None:
+        names = [f.name for f in self.features]
+        for name in names:
+            if names.count(name) > 1:
+                raise SchemaError(f"two features are named '{name}': rename or remove one")
+        if self.label in names:
+            raise SchemaError(f"feature '{self.label}' is the label itself: a model that reads it learns nothing else")
+        if not any(not isinstance(f, History) for f in self.features):
+            raise SchemaError("the schema has no feature besides histories: add at least the item id")
+        categorical = {f.name: f for f in self.features if isinstance(f, Categorical)}
+        for history in (f for f in self.features if isinstance(f, History)):
+            if not history.of:
+                raise SchemaError(f"history '{history.name}' is of nothing: name categorical features in `of`")
+            for name in history.of:
+                if name not in categorical:
+                    known = ", ".join(sorted(categorical)) or "none"
+                    raise SchemaError(
+                        f"history '{history.name}' is of '{name}', which is no categorical feature (known: {known})"
+                    )
+                if history.seen_by == "both" and categorical[name].seen_by == "fm":
+                    raise SchemaError(
+                        f"history '{history.name}' would show the VM feature '{name}', which only the FM may see: "
+                        "set the history's seen_by to 'fm'"
+                    )
+            if history.length < 1 or history.delay < 0:
+                raise SchemaError(
+                    f"history '{history.name}' has length {history.length} and delay {history.delay}: "
+                    "length must be at least 1 and delay at least 0 seconds"
+                )
+
+    def columns(self) -> list[str]:
+        """Names of every column that the schema reads, keys first, without repeats."""
+        keys = [self.user, self.item, self.time, self.label]
+        return list(dict.fromkeys(keys + [f.name for f in self.features if not isinstance(f, History)]))
+
+    def of_kind(self, kind: type[Any]) -> tuple[Any, ...]:
+        """Features of one class, in schema order."""
+        return tuple(f for f in self.features if isinstance(f, kind))
+
+    def to_json(self) -> str:
+        """The schema as a JSON object; `from_json` reads it back equal."""
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    @staticmethod
+    def from_json(text: str) -> "Schema":
+        """Read a schema written by `to_json`.
+
+        Raises:
+            SchemaError: The text is not such a schema.
+        """
+        try:
+            fields = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise SchemaError(f"schema is not JSON: {error}") from None
+        return Schema.from_dict(fields)
+
+    @staticmethod
+    def from_dict(fields: dict[str, Any]) -> "Schema":
+        """Build a schema from plain values, as a TOML or JSON file holds them.
+
+        Raises:
+            SchemaError: A key is missing or unknown, or a value does not fit.
+        """
+        return parse(Schema, fields, what="schema", error=SchemaError)

@@ -1,0 +1,93 @@
+"""What a model is trained for. An objective owns a model and maps a batch to a scalar loss.
+
+Shape legend: B rows, w width of the backbone.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recfm.config import Strict
+from recfm.data.batch import Batch
+from recfm.errors import ConfigError, DataError
+from recfm.history.compress import Autoencoder
+from recfm.history.tap import Tap
+from recfm.models.ranker import Ranker
+
+
+class LabelLoss(nn.Module):
+    """Binary cross-entropy on the label."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> Tensor:
+        return functional.binary_cross_entropy_with_logits(self.model(batch), batch.label)
+
+
+@dataclass(kw_only=True, slots=True)
+class DistillConfig(Strict):
+    """The ExFM auxiliary head, as LoopFM uses it (section 3.4). The paper's ad data has (5, 10, 5)."""
+
+    label_scale: float = 1.0
+    """alpha: the soft label is min(1, alpha * y_F); above 1 only where clicks are rare."""
+    weight: float = 1.0
+    """gamma: weight of the distillation loss."""
+    gradient_scale: float = 1.0
+    """beta: factor on the distillation head's gradient into the backbone."""
+
+    def __post_init__(self) -> None:
+        for name in ("label_scale", "weight", "gradient_scale"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"kd {name} is {getattr(self, name)}: it must be at least 0")
+
+
+class _ScaleGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, value, scale):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        ctx.scale = scale
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx, gradient):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN205
+        return gradient * ctx.scale, None
+
+
+class DistilledLoss(nn.Module):
+    """One backbone, two heads: the serving head sees only the label, the distillation head only the FM's score.
+
+        loss = BCE(serve, y) + gamma * BCE(distil(scale_gradient(hidden, beta)), min(1, alpha * y_F))
+
+    The distillation head belongs to the objective, not to the model: what is served is the model alone.
+    """
+
+    def __init__(self, model: Ranker, config: DistillConfig | None = None) -> None:
+        super().__init__()
+        self.model, self.config = model, config or DistillConfig()
+        self.distill_head = model.make_head()
+
+    def forward(self, batch: Batch) -> Tensor:
+        if batch.teacher is None:
+            raise DataError("the batch has no FM score to distil: pass `teacher` to Batches")
+        hidden_Bw = self.model.backbone(batch)
+        served = self.model.head(hidden_Bw).squeeze(-1)
+        distilled = self.distill_head(_ScaleGradient.apply(hidden_Bw, self.config.gradient_scale)).squeeze(-1)
+        soft_label = (self.config.label_scale * batch.teacher).clamp(max=1.0)
+        on_label = functional.binary_cross_entropy_with_logits(served, batch.label)
+        on_teacher = functional.binary_cross_entropy_with_logits(distilled, soft_label)
+        return on_label + self.config.weight * on_teacher
+
+
+class FoundationLoss(nn.Module):
+    """The FM's own loss plus its autoencoder's; the tap cuts the gradient between them."""
+
+    def __init__(self, model: nn.Module, tap: Tap, autoencoder: Autoencoder) -> None:
+        super().__init__()
+        self.model, self.tap, self.autoencoder = model, tap, autoencoder
+
+    def forward(self, batch: Batch) -> Tensor:
+        on_label = functional.binary_cross_entropy_with_logits(self.model(batch), batch.label)
+        return on_label + self.autoencoder.loss(self.tap.activations())

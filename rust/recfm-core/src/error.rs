@@ -1,0 +1,279 @@
+//! The one error type of the core; its [`ErrorKind`] says which Python class it becomes.
+
+use crate::vocab::Kind;
+
+/// Result of a core function.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What is at fault, one kind for each class of `recfm.errors` that the core raises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The schema and the data disagree.
+    Schema,
+    /// The data itself is unusable.
+    Data,
+    /// A metric is undefined on this input.
+    Metric,
+    /// A setting is not known or not possible.
+    Config,
+}
+
+/// Everything that can go wrong in the core.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// A column has a type that its use does not allow.
+    #[error("column '{column}' has dtype {found}: {advice}")]
+    Dtype {
+        /// Name of the column.
+        column: String,
+        /// Its dtype, in the words of its producer.
+        found: String,
+        /// What to do about it.
+        advice: String,
+    },
+    /// A vocabulary of one kind met values of the other.
+    #[error(
+        "column '{column}' holds {found} values, but its vocabulary was fitted on {fitted} values: cast the column to the fitted type"
+    )]
+    VocabKind {
+        /// Name of the vocabulary.
+        column: String,
+        /// Kind that it was fitted on.
+        fitted: Kind,
+        /// Kind of the column to encode.
+        found: Kind,
+    },
+    /// A vocabulary threshold below one.
+    #[error(
+        "column '{column}': min_count is {min_count}, but a value that never occurs has no id: use 1 or more"
+    )]
+    MinCount {
+        /// Name of the column.
+        column: String,
+        /// The threshold asked for.
+        min_count: i64,
+    },
+    /// A number of hash buckets outside what fits beside padding and out-of-vocabulary in an i32.
+    #[error(
+        "column '{column}': buckets is {buckets}, but it must lie between 3 (padding, unknown, one value) and 2147483647"
+    )]
+    Buckets {
+        /// Name of the column.
+        column: String,
+        /// The number asked for.
+        buckets: i64,
+    },
+    /// More distinct values than ids in an i32.
+    #[error(
+        "column '{column}' has {values} distinct values, more than an i32 id can tell apart: raise min_count or hash it"
+    )]
+    VocabSize {
+        /// Name of the column.
+        column: String,
+        /// Number of distinct values.
+        values: usize,
+    },
+    /// Stored vocabulary values that no fit could have produced.
+    #[error("vocabulary '{column}' is not valid at value {position}: {reason}")]
+    VocabValues {
+        /// Name of the vocabulary.
+        column: String,
+        /// Position of the first bad value, from 0.
+        position: usize,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A dictionary or list chunk with more rows than its keys can number.
+    #[error(
+        "column '{column}' has a chunk of {rows} values, more than 4294967294: pass it in smaller chunks"
+    )]
+    ChunkSize {
+        /// Name of the column.
+        column: String,
+        /// Rows in the chunk.
+        rows: usize,
+    },
+    /// An unsigned integer that no i64 can hold.
+    #[error(
+        "column '{column}' holds {value} in row {row}, more than a signed 64-bit integer can: cast it to strings"
+    )]
+    IntegerRange {
+        /// Name of the column.
+        column: String,
+        /// Row of its chunk.
+        row: usize,
+        /// The value.
+        value: u64,
+    },
+    /// A null in a column where every row needs a key.
+    #[error(
+        "column '{column}' is null in row {row}: a key column needs a value in every row; filter or fill the nulls"
+    )]
+    NullKey {
+        /// Name of the column.
+        column: String,
+        /// First row that is null.
+        row: usize,
+    },
+    /// Two arguments that must be equally long are not.
+    #[error("`{left}` has {left_len} rows but `{right}` has {right_len}")]
+    Length {
+        /// One argument.
+        left: &'static str,
+        /// Its length.
+        left_len: usize,
+        /// The other argument.
+        right: &'static str,
+        /// Its length.
+        right_len: usize,
+    },
+    /// A setting that must not be negative is.
+    #[error("`{name}` is {value}, but it must not be negative")]
+    Negative {
+        /// Name of the argument.
+        name: &'static str,
+        /// Its value.
+        value: i64,
+    },
+    /// A batch size below one.
+    #[error("batch_size is {0}, but a batch needs at least one row")]
+    BatchSize(i64),
+    /// A batch behind the end of the epoch.
+    #[error(
+        "batch {index} is out of range: {n} rows in batches of {batch_size} make {batches} batches"
+    )]
+    BatchIndex {
+        /// The batch asked for.
+        index: i64,
+        /// Rows in an epoch.
+        n: i64,
+        /// Rows in a batch.
+        batch_size: i64,
+        /// Batches in an epoch.
+        batches: i64,
+    },
+    /// A row number outside the table.
+    #[error("`rows[{position}]` is {row}, but the table has {n} rows")]
+    RowRange {
+        /// Position in the list of rows.
+        position: usize,
+        /// The row asked for.
+        row: i64,
+        /// Rows in the table.
+        n: usize,
+    },
+    /// List offsets that do not describe lists.
+    #[error("`offsets` is not valid: {0}")]
+    Offsets(String),
+    /// A window that is not a range of events.
+    #[error("window {row} is [{start}, {stop}), which is no range of the {n} events")]
+    WindowRange {
+        /// Query row.
+        row: usize,
+        /// Its start.
+        start: i64,
+        /// Its stop.
+        stop: i64,
+        /// Events in the index.
+        n: usize,
+    },
+    /// A window with more events than the output has places.
+    #[error("window {row} has {count} events, but `out` has room for {length}")]
+    WindowLength {
+        /// Query row.
+        row: usize,
+        /// Events in its window.
+        count: usize,
+        /// Places in the output.
+        length: usize,
+    },
+    /// An array argument with the wrong dtype, shape or layout.
+    #[error("`{argument}` must be {expected}, found {found}")]
+    Array {
+        /// Name of the argument.
+        argument: String,
+        /// What the function needs.
+        expected: String,
+        /// What it was given.
+        found: String,
+    },
+    /// A metric of no rows at all.
+    #[error("{0} is undefined: there are no rows")]
+    MetricEmpty(&'static str),
+    /// A ranking metric where every label is the same.
+    #[error("{metric} is undefined: all {n} labels are {label}")]
+    OneClass {
+        /// The metric.
+        metric: &'static str,
+        /// Number of labels.
+        n: usize,
+        /// The only label.
+        label: u8,
+    },
+    /// A grouped metric where no group has both labels.
+    #[error("gauc is undefined: none of the {0} groups has both labels")]
+    NoGroup(usize),
+    /// A label that is neither 0 nor 1.
+    #[error("the label of row {row} is {value}, but labels are 0 or 1")]
+    Label {
+        /// First row with such a label.
+        row: usize,
+        /// The label.
+        value: f32,
+    },
+    /// A score that cannot be ranked.
+    #[error("the score of row {0} is NaN")]
+    NanScore(usize),
+    /// A prediction that is no probability.
+    #[error("the probability of row {row} is {value}, but it must lie in [0, 1]")]
+    Probability {
+        /// First row with such a prediction.
+        row: usize,
+        /// The prediction.
+        value: f64,
+    },
+    /// An unusable `RECFM_NUM_THREADS`.
+    #[error("RECFM_NUM_THREADS is '{0}', but it must be a whole number from 1 to 1024")]
+    Threads(String),
+    /// The operating system would not start the worker threads.
+    #[error("cannot start {threads} worker threads: {reason}; set RECFM_NUM_THREADS to fewer")]
+    Pool {
+        /// Threads asked for.
+        threads: usize,
+        /// What the operating system said.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// Which class of Python errors this one belongs to.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Dtype { .. }
+            | Self::VocabKind { .. }
+            | Self::MinCount { .. }
+            | Self::Buckets { .. } => ErrorKind::Schema,
+            Self::VocabSize { .. }
+            | Self::VocabValues { .. }
+            | Self::ChunkSize { .. }
+            | Self::IntegerRange { .. }
+            | Self::NullKey { .. }
+            | Self::Length { .. }
+            | Self::Negative { .. }
+            | Self::BatchSize(_)
+            | Self::BatchIndex { .. }
+            | Self::RowRange { .. }
+            | Self::Offsets(_)
+            | Self::WindowRange { .. }
+            | Self::WindowLength { .. }
+            | Self::Array { .. } => ErrorKind::Data,
+            Self::MetricEmpty(_)
+            | Self::OneClass { .. }
+            | Self::NoGroup(_)
+            | Self::Label { .. }
+            | Self::NanScore(_)
+            | Self::Probability { .. } => ErrorKind::Metric,
+            Self::Threads(_) | Self::Pool { .. } => ErrorKind::Config,
+        }
+    }
+}

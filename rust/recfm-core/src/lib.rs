@@ -1,0 +1,19 @@
+//! The data core of recfm: pure algorithms on slices, without Python and without Arrow.
+//!
+//! Every result is a function of its arguments alone: the number of threads never changes a byte.
+
+#![deny(unsafe_code)]
+#![deny(missing_docs)]
+
+pub mod column;
+pub mod error;
+pub mod gather;
+pub mod hash;
+pub mod history;
+pub mod metrics;
+pub mod pool;
+pub mod shuffle;
+pub mod take;
+pub mod vocab;
+
+pub use error::{Error, ErrorKind, Result};

@@ -1,0 +1,116 @@
+"""Plain versions of what the Rust core computes: loops and dicts, written to be obviously right."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+PADDING, UNKNOWN, FIRST = 0, 1, 2
+MASK = 2**64 - 1
+
+
+def vocab_order(values: Iterable[int | str | None], min_count: int = 1) -> list[tuple[int | str, int]]:
+    """Values and counts in id order: by falling count, ties by value, strings by their UTF-8 bytes."""
+    counts = Counter(value for value in values if value is not None)
+    kept = [(value, count) for value, count in counts.items() if count >= min_count]
+    return sorted(
+        kept, key=lambda pair: (-pair[1], key_bytes(pair[0]) if isinstance(pair[0], str) else pair[0])
+    )
+
+
+def encode(order: Sequence[tuple[int | str, int]], values: Iterable[int | str | None]) -> list[int]:
+    """Ids of `values` in the vocabulary of `order`."""
+    ids = {value: i for i, (value, _) in enumerate(order, start=FIRST)}
+    return [UNKNOWN if value is None else ids.get(value, UNKNOWN) for value in values]
+
+
+def jagged(lists: Iterable[Sequence | None]) -> tuple[list, list[int]]:
+    """Elements and offsets of a list column; a null list is an empty one."""
+    elements, offsets = [], [0]
+    for row in lists:
+        elements.extend(row or [])
+        offsets.append(len(elements))
+    return elements, offsets
+
+
+def key_bytes(value: int | str) -> bytes:
+    """What of a value is hashed."""
+    return value.encode() if isinstance(value, str) else value.to_bytes(8, "little", signed=True)
+
+
+def history(
+    users: Sequence[int], times: Sequence[int], user: int, time: int, length: int, delay: int
+) -> list[int]:
+    """Positions of the newest `length` events of `user` strictly before `time - delay`, newest first."""
+    past = [i for i, (u, t) in enumerate(zip(users, times, strict=True)) if u == user and t < time - delay]
+    past.sort(key=lambda i: (times[i], i), reverse=True)
+    return past[:length]
+
+
+def auc(label: Sequence[float], score: Sequence[float]) -> float | None:
+    """Share of (positive, negative) pairs in the right order, ties counting half; None without a pair."""
+    positives = [s for y, s in zip(label, score, strict=True) if y == 1]
+    negatives = [s for y, s in zip(label, score, strict=True) if y == 0]
+    if not positives or not negatives:
+        return None
+    wins = sum((p > n) + 0.5 * (p == n) for p in positives for n in negatives)
+    return wins / (len(positives) * len(negatives))
+
+
+def gauc(
+    group: Sequence[int], label: Sequence[float], score: Sequence[float]
+) -> tuple[float | None, int, int]:
+    """AUC of each group weighted by its rows; groups of one class are dropped."""
+    weighted, rows, used, dropped = 0.0, 0, 0, 0
+    for g in set(group):
+        members = [i for i, other in enumerate(group) if other == g]
+        value = auc([label[i] for i in members], [score[i] for i in members])
+        if value is None:
+            dropped += 1
+        else:
+            weighted, rows, used = weighted + value * len(members), rows + len(members), used + 1
+    return (weighted / rows if rows else None), used, dropped
+
+
+def logloss(label: Sequence[float], probability: Sequence[float], epsilon: float = 1e-7) -> float:
+    """Mean negative log-likelihood of clipped probabilities."""
+    total = 0.0
+    for y, p in zip(label, probability, strict=True):
+        p = min(max(p, epsilon), 1 - epsilon)
+        total -= math.log(p) if y == 1 else math.log1p(-p)
+    return total / len(label)
+
+
+def normalized_entropy(label: Sequence[float], probability: Sequence[float]) -> float:
+    """Log loss over the log loss of predicting the base rate everywhere."""
+    rate = sum(label) / len(label)
+    return logloss(label, probability) / logloss(label, [rate] * len(label))
+
+
+def permuted(n: int, seed: int, epoch: int) -> list[int]:
+    """The order of an epoch: a ten-round Feistel network, walked until the position falls below `n`."""
+    golden = 0x9E3779B97F4A7C15
+
+    def mix(x: int) -> int:
+        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & MASK
+        return x ^ (x >> 31)
+
+    bits = max(12, (n - 1).bit_length())
+    low_bits = bits // 2
+    state = mix((mix((seed + golden) & MASK) + epoch + golden) & MASK)
+    keys = [mix((state + i * golden) & MASK) for i in range(1, 11)]
+
+    def step(x: int) -> int:
+        high, low = x >> low_bits, x & (2**low_bits - 1)
+        for even, odd in zip(keys[::2], keys[1::2], strict=True):
+            high ^= mix(low ^ even) & (2 ** (bits - low_bits) - 1)
+            low ^= mix(high ^ odd) & (2**low_bits - 1)
+        return high << low_bits | low
+
+    rows = []
+    for position in range(n):
+        row = step(position)
+        while row >= n:
+            row = step(row)
+        rows.append(row)
+    return rows

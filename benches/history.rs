@@ -18,7 +18,7 @@ fn build(c: &mut Criterion) {
         .sample_size(10)
         .throughput(Throughput::Elements(EVENTS as u64));
     group.bench_function("build", |b| {
-        b.iter(|| HistoryIndex::new(&log.user, &log.time).unwrap())
+        b.iter(|| HistoryIndex::new(&log.user, &log.time).unwrap());
     });
 }
 
@@ -35,24 +35,15 @@ fn read(c: &mut Criterion) {
     let mut group = c.benchmark_group("history");
     group.throughput(Throughput::Elements(BATCH as u64));
     group.bench_function("window", |b| {
-        b.iter(|| index.window(&user, &time, LENGTH as i64, 0).unwrap())
+        b.iter(|| index.window(&user, &time, LENGTH as i64, 0).unwrap());
     });
     group.throughput(Throughput::Bytes((out.len() * size_of::<f32>()) as u64));
     group.bench_function("gather", |b| {
-        b.iter(|| {
-            gather(
-                &index,
-                &start,
-                &stop,
-                Store {
-                    values: &values,
-                    dim: DIM,
-                },
-                &mut out,
-                LENGTH,
-            )
-            .unwrap()
-        });
+        let store = Store {
+            values: &values,
+            dim: DIM,
+        };
+        b.iter(|| gather(&index, &start, &stop, store, &mut out, LENGTH).unwrap());
     });
 }
 

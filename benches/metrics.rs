@@ -17,7 +17,7 @@ fn metrics(c: &mut Criterion) {
     group.bench_function("auc", |b| b.iter(|| auc(&label, &score).unwrap()));
     group.bench_function("gauc", |b| b.iter(|| gauc(&user, &label, &score).unwrap()));
     group.bench_function("normalized_entropy", |b| {
-        b.iter(|| normalized_entropy(&label, &score).unwrap())
+        b.iter(|| normalized_entropy(&label, &score).unwrap());
     });
 }
 

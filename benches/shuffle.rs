@@ -25,7 +25,7 @@ fn shuffle(c: &mut Criterion) {
     group.throughput(Throughput::Elements(BATCH as u64));
     group.bench_function("batch_rows", |b| b.iter(|| batch_rows(at).unwrap()));
     group.bench_function("take_rows", |b| {
-        b.iter(|| take_rows(&ids, FEATURES, &rows, &mut out).unwrap())
+        b.iter(|| take_rows(&ids, FEATURES, &rows, &mut out).unwrap());
     });
 }
 

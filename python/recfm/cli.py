@@ -8,7 +8,7 @@ import datetime
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -26,7 +26,9 @@ if TYPE_CHECKING:  # torch takes seconds to import; `recfm --help` must not
     from recfm.schema import Schema
 
 Json = Annotated[bool, tyro.conf.arg(help="Print the result as one JSON object in the last line.")]
-Out = Annotated[Path | None, tyro.conf.arg(help="Folder for log and report; by default a new one under runs/.")]
+Out = Annotated[
+    Path | None, tyro.conf.arg(help="Folder for log and report; by default a new one under runs/.")
+]
 
 
 def demo(*, data: Path | None = None, seed: int = 0, out: Out = None, json: Json = False) -> None:
@@ -70,7 +72,7 @@ def reproduce(
 def loop(
     *,
     config: Path,
-    set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SECTION.KEY=VALUE")] = (),  # noqa: A002
+    set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SECTION.KEY=VALUE")] = (),
     seed: int | None = None,
     out: Out = None,
     json: Json = False,
@@ -88,7 +90,9 @@ def loop(
     from recfm.schema import Schema
 
     fields = read_toml(config, set)
-    settings = parse(LoopFile, {k: v for k, v in fields.items() if k not in ("schema", "loop")}, what=str(config))
+    settings = parse(
+        LoopFile, {k: v for k, v in fields.items() if k not in ("schema", "loop")}, what=str(config)
+    )
     for section in ("schema", "loop"):
         if not isinstance(fields.get(section, {}), dict):
             raise ConfigError(f"{config}: '{section}' must be a section, [{section}]")
@@ -140,14 +144,30 @@ def doctor(*, json: Json = False) -> None:
 
 
 def _movielens(
-    where: str | Path, config: "LoopConfig", seeds: Sequence[int], out: Path | None, name: str, *, as_json: bool
+    where: str | Path,
+    config: "LoopConfig",
+    seeds: Sequence[int],
+    out: Path | None,
+    name: str,
+    *,
+    as_json: bool,
 ) -> None:
     from recfm.datasets import movielens
 
     data = movielens.load(where)
     Console(stderr=True).print(f"[dim]{data.acknowledgement}[/]")
     schema = movielens.schema(data)
-    _run(data.events, schema, config, seeds, out, name=data.name, source=data.source, as_json=as_json, label=name)
+    _run(
+        data.events,
+        schema,
+        config,
+        seeds,
+        out,
+        name=data.name,
+        source=data.source,
+        as_json=as_json,
+        label=name,
+    )
 
 
 def _run(
@@ -198,10 +218,18 @@ def _print_json(value: dict[str, Any]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the `recfm` command; returns the exit code."""
-    commands = {"demo": demo, "loop": loop, "reproduce": reproduce, "doctor": doctor}
+    commands: dict[str, Callable[..., Any]] = {
+        "demo": demo,
+        "loop": loop,
+        "reproduce": reproduce,
+        "doctor": doctor,
+    }
     try:
         tyro.extras.subcommand_cli_from_dict(
-            commands, prog="recfm", description="Train big, serve small, keep what was learned.", args=arguments
+            commands,
+            prog="recfm",
+            description="Train big, serve small, keep what was learned.",
+            args=arguments,
         )
     except RecfmError as error:
         Console(stderr=True).print(f"[bold red]{type(error).__name__}:[/] ", end="")

@@ -75,7 +75,8 @@ def extra_sequence(
     if variant.name in ("vm", "vm+kd", "control:vm-all-periods"):
         return None
     counts_only = variant.name == "control:count"
-    values, ids = None if counts_only else _values(variant, log, encoded, raw, seed), ()
+    values = None if counts_only else _values(variant, log, encoded, raw, seed)
+    ids: tuple[str, ...] = ()
     if variant.name.startswith("control:raw-ids"):
         ids = history_layout(raw.of, labels=variant.name.endswith("+labels"))
     index = HistoryIndex(log.user, log.time, values)

@@ -29,12 +29,12 @@ def run_experiment(
     schema: Schema,
     config: LoopConfig,
     *,
-    seeds: Sequence[int],
-    folder: Path,
-    title: str,
-    dataset: str,
-    source: str,
-    command: str,
+    seeds: Sequence[int] = (0,),
+    folder: str | Path,
+    title: str = "LoopFM",
+    dataset: str = "events",
+    source: str = "a data frame",
+    command: str = "recfm.run_experiment(...)",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Run the loop for every seed and write the report into `folder`; earlier runs are never overwritten.
@@ -46,9 +46,9 @@ def run_experiment(
         seeds: One full run each, FM included.
         folder: Must be absent or empty. Gets `seed-N/log/`, `report.json`, `.png` and `.html`.
         title: Heading of the report.
-        dataset: Name of the data.
-        source: Where the data came from.
-        command: The command that reproduces the run.
+        dataset: Name of the data, for the report.
+        source: Where the data came from, for the report.
+        command: The command that reproduces the run, for the report.
         progress: Where to report progress.
 
     Returns:
@@ -60,11 +60,14 @@ def run_experiment(
     """
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError(f"seeds are {list(seeds)}: give at least one, each once")
+    folder = Path(folder)
     claim(folder)
     prepared = prepare(events, schema, config)
     runs, last = [], None
     for seed in seeds:
-        done, last = run_seed(prepared, config, seed, folder / f"seed-{seed}" / "log", progress or NoProgress())
+        done, last = run_seed(
+            prepared, config, seed, folder / f"seed-{seed}" / "log", progress or NoProgress()
+        )
         runs += [run.to_dict() for run in done]
     assert last is not None
     rows = report.summarise(runs)
@@ -166,5 +169,3 @@ def cpu_name() -> str:
     except OSError:
         return platform.processor() or platform.machine()
     return platform.processor() or platform.machine()
-
-

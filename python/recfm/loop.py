@@ -20,7 +20,7 @@ from recfm.controls import SEQUENCE, VARIANTS, ExtraSequence, Variant, extra_seq
 from recfm.data.batches import Batches
 from recfm.data.encode import Encoded, Encoder, history_layout
 from recfm.data.frame import check_frame, event_time
-from recfm.errors import ConfigError
+from recfm.errors import ConfigError, SchemaError
 from recfm.history.compress import Autoencoder
 from recfm.history.index import HistoryIndex, PastEvents
 from recfm.history.log import EmbeddingLog, LogRows
@@ -34,7 +34,7 @@ from recfm.models.ranker import Ranker
 from recfm.models.wukong import Wukong, WukongConfig
 from recfm.periods import PeriodConfig, Periods, split_by_time
 from recfm.progress import NoProgress, Progress
-from recfm.schema import History, Schema
+from recfm.schema import Categorical, History, Schema
 from recfm.train.losses import DistillConfig, DistilledLoss, FoundationLoss, LabelLoss
 from recfm.train.metrics import Metrics, evaluate
 from recfm.train.trainer import Fit, TrainConfig, Trainer, predict
@@ -240,7 +240,13 @@ def train_vm(
     encoded, periods, train = prepared.encoded, prepared.periods, config.vm_train
     sequences = own_histories(encoded, "vm")
     extra = extra_sequence(
-        variant, log, encoded, raw_history(encoded.schema), length=config.length, delay=config.delay, seed=seed
+        variant,
+        log,
+        encoded,
+        raw_history(encoded.schema),
+        length=config.length,
+        delay=config.delay,
+        seed=seed,
     )
     if extra is not None:
         sequences[SEQUENCE] = extra
@@ -260,11 +266,19 @@ def train_vm(
 
 
 def raw_history(schema: Schema) -> History:
-    """What a past event shows in the raw-id controls: the ids of the FM's own history, else the first item id."""
-    histories = schema.of_kind(History)
+    """What a past event shows in the raw-id controls: the ids of the schema's first history, else the first item id.
+
+    Raises:
+        SchemaError: The schema has neither.
+    """
+    histories: tuple[History, ...] = schema.of_kind(History)
     if histories:
         return histories[0]
-    items = [c.name for c in schema.features if getattr(c, "side", None) == "item" and hasattr(c, "buckets")]
+    items = [feature.name for feature in schema.of_kind(Categorical) if feature.side == "item"]
+    if not items:
+        raise SchemaError(
+            "the raw-id controls need a history or a categorical item feature: add one to the schema"
+        )
     return History(name=SEQUENCE, of=(items[0],))
 
 

@@ -117,13 +117,17 @@ class Schema(Strict):
             if names.count(name) > 1:
                 raise SchemaError(f"two features are named '{name}': rename or remove one")
         if self.label in names:
-            raise SchemaError(f"feature '{self.label}' is the label itself: a model that reads it learns nothing else")
+            raise SchemaError(
+                f"feature '{self.label}' is the label itself: a model that reads it learns nothing else"
+            )
         if not any(not isinstance(f, History) for f in self.features):
             raise SchemaError("the schema has no feature besides histories: add at least the item id")
         categorical = {f.name: f for f in self.features if isinstance(f, Categorical)}
         for history in (f for f in self.features if isinstance(f, History)):
             if not history.of:
-                raise SchemaError(f"history '{history.name}' is of nothing: name categorical features in `of`")
+                raise SchemaError(
+                    f"history '{history.name}' is of nothing: name categorical features in `of`"
+                )
             for name in history.of:
                 if name not in categorical:
                     known = ", ".join(sorted(categorical)) or "none"

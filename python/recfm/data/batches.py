@@ -109,4 +109,6 @@ class Batches:
         out = np.empty((len(order), past.length, values.shape[1]), np.int32 if as_ids else np.float32)
         past.index.gather(start, stop, out)
         gathered = torch.from_numpy(out)
-        return Sequence(lengths=lengths, ids=gathered) if as_ids else Sequence(lengths=lengths, vectors=gathered)
+        return (
+            Sequence(lengths=lengths, ids=gathered) if as_ids else Sequence(lengths=lengths, vectors=gathered)
+        )

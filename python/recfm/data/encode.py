@@ -11,7 +11,7 @@ from recfm import _core
 from recfm.data.frame import check_frame, event_time
 from recfm.errors import DataError
 from recfm.layout import Column, Layout
-from recfm.schema import Categorical, History, Numeric, Schema, Tokens
+from recfm.schema import Categorical, Numeric, Schema, Tokens
 
 Jagged = tuple[NDArray[np.int32], NDArray[np.int64]]
 """`values [total]` and `offsets [n + 1]`: row i holds values[offsets[i]:offsets[i + 1]]."""
@@ -122,7 +122,8 @@ class Encoder:
             categorical=tuple(self._column(f) for f in self.schema.of_kind(Categorical)),
             tokens=tuple(self._column(f) for f in self.schema.of_kind(Tokens)),
             numeric=tuple(
-                Column(name=f.name, rows=0, side=f.side, seen_by=f.seen_by) for f in self.schema.of_kind(Numeric)
+                Column(name=f.name, rows=0, side=f.side, seen_by=f.seen_by)
+                for f in self.schema.of_kind(Numeric)
             ),
         )
 

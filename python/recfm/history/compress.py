@@ -21,12 +21,16 @@ class RunningStandardise(nn.Module):
     training and scoring see the same map.
     """
 
+    mean: Tensor  # [D]
+    square: Tensor  # [D]
+    weight: Tensor  # how much of the averages is filled, from 0 to 1
+
     def __init__(self, width: int, *, momentum: float = 0.02) -> None:
         super().__init__()
         self.momentum = momentum
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("square", torch.zeros(width))
-        self.register_buffer("weight", torch.zeros(()))  # how much of the averages is filled, from 0 to 1
+        self.register_buffer("weight", torch.zeros(()))
 
     def forward(self, e_BD: Tensor) -> Tensor:
         if self.training:

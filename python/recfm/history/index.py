@@ -34,7 +34,9 @@ class HistoryIndex:
     ) -> None:
         if values is not None:
             if values.ndim != 2 or len(values) != len(user):
-                raise DataError(f"history values have shape {values.shape}: expected [{len(user)}, d], a row per event")
+                raise DataError(
+                    f"history values have shape {values.shape}: expected [{len(user)}, d], a row per event"
+                )
             values = np.ascontiguousarray(values)
         self.values = values
         self._index = _core.HistoryIndex(

@@ -127,7 +127,9 @@ class EmbeddingLog:
             found = path.stat().st_size if path.exists() else None
             if found != segment["bytes"]:
                 state = "is missing" if found is None else f"has {found} bytes instead of {segment['bytes']}"
-                raise LogError(f"segment '{path}' {state}: restore the file, or score its events again into a new log")
+                raise LogError(
+                    f"segment '{path}' {state}: restore the file, or score its events again into a new log"
+                )
         return cls(folder, manifest)
 
     @property
@@ -180,8 +182,10 @@ class EmbeddingLog:
             LogError: The embeddings are of another FM, or the disk refuses; the log is as it was.
         """
         if fm is not None and fm != self.fm:
-            raise LogError(f"these embeddings are of FM {fm[:12]}, the log is of {self.fm[:12]}: start a new log")
-        rows = {
+            raise LogError(
+                f"these embeddings are of FM {fm[:12]}, the log is of {self.fm[:12]}: start a new log"
+            )
+        rows: dict[str, NDArray[Any]] = {
             "user": np.ascontiguousarray(user, np.int64),
             "time": np.ascontiguousarray(time, np.int64),
             "event": np.ascontiguousarray(event, np.int64),
@@ -192,7 +196,9 @@ class EmbeddingLog:
         number = len(self._manifest["segments"])
         name = f"segment-{number:06d}.safetensors"
         header = {key: str(self._manifest[key]) for key in ("format", "version", "fm", "dim", "dtype")}
-        content = safetensors.numpy.save(rows, metadata={**header, "trained": json.dumps(self._manifest["trained"])})
+        content = safetensors.numpy.save(
+            rows, metadata={**header, "trained": json.dumps(self._manifest["trained"])}
+        )
         _write_whole(self.folder / name, content)
         segment = {
             "file": name,
@@ -215,7 +221,9 @@ class EmbeddingLog:
             if not np.isfinite(rows[name]).all():
                 raise DataError(f"'{name}' holds NaN or infinity: the FM diverged; do not log it")
         if np.abs(rows["z"]).max() > 1.0:
-            raise DataError(f"z reaches {np.abs(rows['z']).max():g}: it must lie in [-1, 1] (end the encoder in tanh)")
+            raise DataError(
+                f"z reaches {np.abs(rows['z']).max():g}: it must lie in [-1, 1] (end the encoder in tanh)"
+            )
         self.refuse_trained(rows["time"], rows["event"])
         events = rows["event"].tolist()
         if len(set(events)) < n or not self._known_events().isdisjoint(events):
@@ -304,7 +312,9 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             f"this recfm reads {_FORMAT!r} version {_VERSION}"
         )
     if _checksum(manifest) != checksum:
-        raise LogError(f"'{path}' does not match its own checksum: it was altered or damaged; restore it from a backup")
+        raise LogError(
+            f"'{path}' does not match its own checksum: it was altered or damaged; restore it from a backup"
+        )
     return manifest
 
 
@@ -325,7 +335,9 @@ def _write_whole(path: Path, content: bytes) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         reason = "no space left on the disk" if error.errno == errno.ENOSPC else error.strerror
-        raise LogError(f"cannot write '{path}' ({len(content)} bytes): {reason}; the log is as it was before") from None
+        raise LogError(
+            f"cannot write '{path}' ({len(content)} bytes): {reason}; the log is as it was before"
+        ) from None
 
 
 def _when(microseconds: int) -> str:

@@ -48,7 +48,9 @@ class Tap:
     def _hook(self, name: str) -> Any:
         def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
             if not isinstance(output, Tensor):
-                raise ConfigError(f"layer '{name}' returns a {type(output).__name__}, not a tensor: tap another one")
+                raise ConfigError(
+                    f"layer '{name}' returns a {type(output).__name__}, not a tensor: tap another one"
+                )
             self._seen[name] = output.detach().flatten(1)
 
         return keep
@@ -61,7 +63,9 @@ class Tap:
         """
         missing = [name for name in self.layers if name not in self._seen]
         if missing:
-            raise ConfigError(f"layer '{missing[0]}' did not run in the last forward pass: run the model first")
+            raise ConfigError(
+                f"layer '{missing[0]}' did not run in the last forward pass: run the model first"
+            )
         joined = torch.cat([self._seen[name] for name in self.layers], dim=1)
         self._seen.clear()
         return joined
@@ -74,5 +78,7 @@ class Tap:
     def __enter__(self) -> "Tap":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()

@@ -64,7 +64,9 @@ class DeepFM(Ranker):
     def backbone(self, batch: Batch) -> Tensor:
         rows_Bnd, pooled_Bh = self.embed(batch)
         wide_B1 = self.first_order(batch).sum(dim=1) + pairwise_interactions(rows_Bnd)
-        return torch.cat([self.mlp(torch.cat([rows_Bnd.flatten(1), pooled_Bh], dim=1)), wide_B1], dim=1)  # [B, w + 1]
+        return torch.cat(
+            [self.mlp(torch.cat([rows_Bnd.flatten(1), pooled_Bh], dim=1)), wide_B1], dim=1
+        )  # [B, w + 1]
 
     def make_head(self) -> nn.Module:
         return _AddWide(self.config.hidden[-1])

@@ -30,6 +30,10 @@ class FeatureEmbedding(nn.Module):
     Shapes: Batch -> [B, n, d], n = `len(self)`, in the order of `self.columns` (then the numeric row).
     """
 
+    positions: Tensor
+    offsets: Tensor
+    numeric_positions: Tensor
+
     def __init__(self, layout: Layout, dim: int, *, viewer: Viewer, std: float = 0.02) -> None:
         super().__init__()
         seen = layout if viewer == "fm" else layout.seen_by_vm()
@@ -47,7 +51,9 @@ class FeatureEmbedding(nn.Module):
         numeric = [layout.numeric.index(c) for c in seen.numeric]
         self.register_buffer("numeric_positions", torch.tensor(numeric, dtype=torch.long), persistent=False)
         self.numeric = (
-            nn.Sequential(nn.Linear(len(numeric), 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim)) if numeric else None
+            nn.Sequential(nn.Linear(len(numeric), 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim))
+            if numeric
+            else None
         )
 
     def __len__(self) -> int:

@@ -11,7 +11,9 @@ class MLP(nn.Sequential):
     Shapes: [B, in] -> [B, widths[-1]]; with `out` a last plain linear map to [B, out].
     """
 
-    def __init__(self, inputs: int, widths: Sequence[int], *, out: int | None = None, dropout: float = 0.0) -> None:
+    def __init__(
+        self, inputs: int, widths: Sequence[int], *, out: int | None = None, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         for i, width in enumerate(widths):
             block = [nn.Linear(inputs, width), nn.ReLU()]

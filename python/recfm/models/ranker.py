@@ -34,6 +34,7 @@ class Ranker(nn.Module):
         self.embedding = FeatureEmbedding(layout, dim, viewer=viewer)
         config = history or HistoryEncoderConfig()
         self.histories = nn.ModuleList(HistoryEncoder(s, self.embedding, config) for s in sequences)
+        self._history_width = config.width * len(sequences)
         self.head: nn.Module
 
     def backbone(self, batch: Batch) -> Tensor:
@@ -56,7 +57,7 @@ class Ranker(nn.Module):
     @property
     def history_width(self) -> int:
         """h, the width of all pooled histories together."""
-        return sum(history.width for history in self.histories)
+        return self._history_width
 
     @property
     def flat_width(self) -> int:

@@ -110,7 +110,9 @@ class Wukong(Ranker):
             self.history_rows = nn.Linear(self.history_width, config.history_rows * config.dim)
             rows += config.history_rows
         out = config.fm_rows + config.linear_rows
-        self.layers = nn.Sequential(*(WukongLayer(rows if i == 0 else out, config) for i in range(config.layers)))
+        self.layers = nn.Sequential(
+            *(WukongLayer(rows if i == 0 else out, config) for i in range(config.layers))
+        )
         self.mlp = MLP(out * config.dim, config.hidden, dropout=config.dropout)
         self.head = self.make_head()
 

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from recfm.config import Strict
 from recfm import _core
+from recfm.config import Strict
 from recfm.data.batches import Batches
 from recfm.errors import ConfigError, DataError, RecfmError
 
@@ -87,7 +87,9 @@ class Trainer:
                 loss = objective(batch.to(device))
                 value = loss.item()
                 if not math.isfinite(value):
-                    raise RecfmError(f"the loss is {value} at epoch {epoch}, step {k}: lower the learning rate")
+                    raise RecfmError(
+                        f"the loss is {value} at epoch {epoch}, step {k}: lower the learning rate"
+                    )
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()

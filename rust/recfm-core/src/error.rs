@@ -95,13 +95,11 @@ pub enum Error {
     },
     /// An unsigned integer that no i64 can hold.
     #[error(
-        "column '{column}' holds {value} in row {row}, more than a signed 64-bit integer can: cast it to strings"
+        "column '{column}' holds {value}, more than a signed 64-bit integer can: cast it to strings"
     )]
     IntegerRange {
         /// Name of the column.
         column: String,
-        /// Row of its chunk.
-        row: usize,
         /// The value.
         value: u64,
     },

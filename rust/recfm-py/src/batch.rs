@@ -83,10 +83,8 @@ pub fn take_lists<'py>(
 ) -> PyResult<Lists<'py>> {
     let py = values.py();
     let values = readonly::<i32>(values, "values", 1)?;
-    let (offsets, rows) = (
-        readonly::<i64>(offsets, "offsets", 1)?,
-        readonly::<i64>(rows, "rows", 1)?,
-    );
+    let offsets = readonly::<i64>(offsets, "offsets", 1)?;
+    let rows = readonly::<i64>(rows, "rows", 1)?;
     let (values, offsets, rows) = (values.as_slice()?, offsets.as_slice()?, rows.as_slice()?);
     let (values, offsets) = detached(py, || take::take_lists(values, offsets, rows))?;
     Ok((values.into_pyarray(py), offsets.into_pyarray(py)))

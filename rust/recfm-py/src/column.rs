@@ -7,7 +7,7 @@ use arrow_array::types::{
     ArrowPrimitiveType, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type,
     UInt32Type, UInt64Type,
 };
-use arrow_array::{Array, ArrayRef, new_empty_array};
+use arrow_array::{Array, ArrayRef, GenericListArray, OffsetSizeTrait, new_empty_array};
 use arrow_schema::DataType;
 use pyo3::prelude::*;
 use recfm_core::column::{Chunk, NULL_KEY, Values};
@@ -124,22 +124,13 @@ impl Column {
         let values = match array.data_type() {
             DataType::Null => Values::Nulls(array.len()),
             DataType::Boolean => {
-                let values = array.as_boolean().values().iter().map(i64::from).collect();
-                Values::Ints {
-                    values: Cow::Owned(values),
-                    valid: valid(array),
-                }
+                let bits = array.as_boolean().values().iter();
+                ints(bits.map(i64::from).collect::<Vec<_>>(), array)
             }
             DataType::Int8 => widened::<Int8Type>(array),
             DataType::Int16 => widened::<Int16Type>(array),
             DataType::Int32 => widened::<Int32Type>(array),
-            DataType::Int64 => {
-                let values = Cow::Borrowed(&array.as_primitive::<Int64Type>().values()[..]);
-                Values::Ints {
-                    values,
-                    valid: valid(array),
-                }
-            }
+            DataType::Int64 => ints(&array.as_primitive::<Int64Type>().values()[..], array),
             DataType::UInt8 => widened::<UInt8Type>(array),
             DataType::UInt16 => widened::<UInt16Type>(array),
             DataType::UInt32 => widened::<UInt32Type>(array),
@@ -180,78 +171,43 @@ impl Column {
 
     /// Unsigned 64-bit integers, provided that each fits a signed one.
     fn narrowed<'a>(&self, array: &'a dyn Array) -> Result<Values<'a>> {
-        let values = array.as_primitive::<UInt64Type>().values();
-        let too_large =
-            |&(row, &value): &(usize, &u64)| value > i64::MAX as u64 && array.is_valid(row);
-        if let Some((row, &value)) = values.iter().enumerate().find(too_large) {
-            return Err(Error::IntegerRange {
-                column: self.name.clone(),
-                row,
-                value,
-            });
+        let unsigned = array.as_primitive::<UInt64Type>();
+        let too_large = |value: &u64| *value > i64::MAX as u64;
+        if let Some(value) = unsigned.iter().flatten().find(too_large) {
+            let column = self.name.clone();
+            return Err(Error::IntegerRange { column, value });
         }
-        let values = values.iter().map(|&value| value as i64).collect();
-        Ok(Values::Ints {
-            values: Cow::Owned(values),
-            valid: valid(array),
-        })
+        let signed = unsigned.values().iter().map(|&value| value as i64);
+        Ok(ints(signed.collect::<Vec<_>>(), array))
     }
 
     /// The elements of one chunk of lists; appends the end of each list to `offsets`.
     fn explode(&self, array: &dyn Array, offsets: &mut Vec<i64>) -> Result<Part> {
-        let (elements, bounds): (_, Vec<usize>) = match array.data_type() {
-            DataType::List(_) => {
-                let lists = array.as_list::<i32>();
-                (
-                    lists.values(),
-                    lists
-                        .value_offsets()
-                        .iter()
-                        .map(|&offset| offset as usize)
-                        .collect(),
-                )
-            }
-            DataType::LargeList(_) => {
-                let lists = array.as_list::<i64>();
-                (
-                    lists.values(),
-                    lists
-                        .value_offsets()
-                        .iter()
-                        .map(|&offset| offset as usize)
-                        .collect(),
-                )
-            }
+        let (elements, bounds) = match array.data_type() {
+            DataType::List(_) => bounds(array.as_list::<i32>()),
+            DataType::LargeList(_) => bounds(array.as_list::<i64>()),
             DataType::FixedSizeList(_, size) => {
-                let lists = array.as_fixed_size_list();
-                (
-                    lists.values(),
-                    (0..=array.len()).map(|row| row * *size as usize).collect(),
-                )
+                let ends = (0..=array.len()).map(|row| row * *size as usize);
+                (array.as_fixed_size_list().values(), ends.collect())
             }
             other => return Err(self.refused(other, advice(other))),
         };
         let (first, last) = (bounds[0], bounds[array.len()]);
-        let mut kept = Vec::new();
+        self.addressable(last - first)?;
+        let mut kept = (array.null_count() > 0).then(Vec::new);
         let mut end = offsets[offsets.len() - 1];
         for row in 0..array.len() {
             if array.is_valid(row) {
-                end += (bounds[row + 1] - bounds[row]) as i64;
-                if array.null_count() > 0 {
-                    kept.extend(
-                        (bounds[row] - first..bounds[row + 1] - first)
-                            .map(|element| element as u32),
-                    );
+                let (start, stop) = (bounds[row] - first, bounds[row + 1] - first);
+                end += (stop - start) as i64;
+                if let Some(kept) = &mut kept {
+                    kept.extend(start as u32..stop as u32);
                 }
             }
             offsets.push(end);
         }
-        self.addressable(last - first)?;
-        let kept = (array.null_count() > 0).then_some(kept);
-        Ok(Part {
-            array: elements.slice(first, last - first),
-            kept,
-        })
+        let array = elements.slice(first, last - first);
+        Ok(Part { array, kept })
     }
 
     fn addressable(&self, rows: usize) -> Result<()> {
@@ -295,21 +251,25 @@ fn advice(dtype: &DataType) -> &'static str {
     }
 }
 
-/// Which rows are valid, where not all are.
-fn valid(array: &dyn Array) -> Option<Vec<bool>> {
-    let nulls = array.nulls().filter(|nulls| nulls.null_count() > 0)?;
-    Some(nulls.iter().collect())
+fn widened<T: ArrowPrimitiveType<Native: Into<i64>>>(array: &dyn Array) -> Values<'_> {
+    let values = array.as_primitive::<T>().values().iter();
+    ints(values.map(|&value| value.into()).collect::<Vec<_>>(), array)
 }
 
-fn widened<T: ArrowPrimitiveType<Native: Into<i64>>>(array: &dyn Array) -> Values<'_> {
-    let values = array
-        .as_primitive::<T>()
-        .values()
-        .iter()
-        .map(|&value| value.into())
-        .collect();
+/// `values` where `array` is not null.
+fn ints<'a>(values: impl Into<Cow<'a, [i64]>>, array: &dyn Array) -> Values<'a> {
+    let nulls = array.nulls().filter(|nulls| nulls.null_count() > 0);
     Values::Ints {
-        values: Cow::Owned(values),
-        valid: valid(array),
+        values: values.into(),
+        valid: nulls.map(|nulls| nulls.iter().collect()),
     }
+}
+
+/// The elements of lists, and where each list starts, with the end of the last behind them.
+fn bounds<O: OffsetSizeTrait>(lists: &GenericListArray<O>) -> (&ArrayRef, Vec<usize>) {
+    let offsets = lists.value_offsets().iter();
+    (
+        lists.values(),
+        offsets.map(|offset| offset.as_usize()).collect(),
+    )
 }

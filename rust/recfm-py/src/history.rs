@@ -22,10 +22,8 @@ impl HistoryIndex {
     #[new]
     fn new(user: &Bound<'_, PyAny>, time: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = user.py();
-        let (user, time) = (
-            readonly::<i64>(user, "user", 1)?,
-            readonly::<i64>(time, "time", 1)?,
-        );
+        let user = readonly::<i64>(user, "user", 1)?;
+        let time = readonly::<i64>(time, "time", 1)?;
         let (user, time) = (user.as_slice()?, time.as_slice()?);
         detached(py, || CoreIndex::new(user, time)).map(Self)
     }
@@ -40,10 +38,8 @@ impl HistoryIndex {
         delay: i64,
     ) -> PyResult<Windows<'py>> {
         let py = user.py();
-        let (user, time) = (
-            readonly::<i64>(user, "user", 1)?,
-            readonly::<i64>(time, "time", 1)?,
-        );
+        let user = readonly::<i64>(user, "user", 1)?;
+        let time = readonly::<i64>(time, "time", 1)?;
         let (user, time) = (user.as_slice()?, time.as_slice()?);
         let (start, stop) = detached(py, || self.0.window(user, time, length, delay))?;
         Ok((start.into_pyarray(py), stop.into_pyarray(py)))
@@ -107,14 +103,10 @@ impl HistoryIndex {
         target: &Bound<'_, PyAny>,
         view: fn(&[In]) -> &[As],
     ) -> PyResult<()> {
-        let (start, stop) = (
-            readonly::<i64>(start, "start", 1)?,
-            readonly::<i64>(stop, "stop", 1)?,
-        );
-        let (store, mut out) = (
-            readonly::<In>(store, "store", 2)?,
-            writable::<Out>(target, "out", 3)?,
-        );
+        let start = readonly::<i64>(start, "start", 1)?;
+        let stop = readonly::<i64>(stop, "stop", 1)?;
+        let store = readonly::<In>(store, "store", 2)?;
+        let mut out = writable::<Out>(target, "out", 3)?;
         let (dim, length) = (store.shape()[1], out.shape()[1]);
         let expected = [start.len(), length, dim];
         if out.shape() != expected {
@@ -124,12 +116,10 @@ impl HistoryIndex {
                 &format!("of shape {expected:?} (windows, length, stored dim)"),
             ));
         }
-        let (start, stop, store, out) = (
-            start.as_slice()?,
-            stop.as_slice()?,
-            store.as_slice()?,
-            out.as_slice_mut()?,
-        );
+        let start = start.as_slice()?;
+        let stop = stop.as_slice()?;
+        let store = store.as_slice()?;
+        let out = out.as_slice_mut()?;
         let store = Store {
             values: view(store),
             dim,

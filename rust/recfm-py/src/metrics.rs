@@ -10,10 +10,8 @@ use crate::error::detached;
 #[pyfunction]
 pub fn auc(label: &Bound<'_, PyAny>, score: &Bound<'_, PyAny>) -> PyResult<f64> {
     let py = label.py();
-    let (label, score) = (
-        readonly::<f32>(label, "label", 1)?,
-        readonly::<f64>(score, "score", 1)?,
-    );
+    let label = readonly::<f32>(label, "label", 1)?;
+    let score = readonly::<f64>(score, "score", 1)?;
     let (label, score) = (label.as_slice()?, score.as_slice()?);
     detached(py, || metrics::auc(label, score))
 }
@@ -27,10 +25,8 @@ pub fn gauc(
 ) -> PyResult<(f64, usize, usize)> {
     let py = group.py();
     let group = readonly::<i64>(group, "group", 1)?;
-    let (label, score) = (
-        readonly::<f32>(label, "label", 1)?,
-        readonly::<f64>(score, "score", 1)?,
-    );
+    let label = readonly::<f32>(label, "label", 1)?;
+    let score = readonly::<f64>(score, "score", 1)?;
     let (group, label, score) = (group.as_slice()?, label.as_slice()?, score.as_slice()?);
     let gauc = detached(py, || metrics::gauc(group, label, score))?;
     Ok((gauc.value, gauc.used, gauc.dropped))
@@ -40,10 +36,8 @@ pub fn gauc(
 #[pyfunction]
 pub fn logloss(label: &Bound<'_, PyAny>, probability: &Bound<'_, PyAny>) -> PyResult<f64> {
     let py = label.py();
-    let (label, probability) = (
-        readonly::<f32>(label, "label", 1)?,
-        readonly::<f64>(probability, "probability", 1)?,
-    );
+    let label = readonly::<f32>(label, "label", 1)?;
+    let probability = readonly::<f64>(probability, "probability", 1)?;
     let (label, probability) = (label.as_slice()?, probability.as_slice()?);
     detached(py, || metrics::logloss(label, probability))
 }
@@ -55,10 +49,8 @@ pub fn normalized_entropy(
     probability: &Bound<'_, PyAny>,
 ) -> PyResult<f64> {
     let py = label.py();
-    let (label, probability) = (
-        readonly::<f32>(label, "label", 1)?,
-        readonly::<f64>(probability, "probability", 1)?,
-    );
+    let label = readonly::<f32>(label, "label", 1)?;
+    let probability = readonly::<f64>(probability, "probability", 1)?;
     let (label, probability) = (label.as_slice()?, probability.as_slice()?);
     detached(py, || metrics::normalized_entropy(label, probability))
 }

@@ -35,10 +35,8 @@ impl Vocab {
         name: &str,
     ) -> PyResult<Self> {
         let py = values.py();
-        let (values, counts) = (
-            Column::read(values, name)?,
-            readonly::<i64>(counts, "counts", 1)?,
-        );
+        let values = Column::read(values, name)?;
+        let counts = readonly::<i64>(counts, "counts", 1)?;
         let counts = counts.as_slice()?;
         detached(py, || {
             CoreVocab::from_values(&values.chunks()?, counts, name)

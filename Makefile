@@ -1,0 +1,79 @@
+# Every target sets up what it needs: a virtual environment in VENV and a release build of the Rust core.
+# VENV and CARGO_TARGET_DIR may point outside the clone, so that repeated clean clones reuse them.
+PYTHON ?= python3
+VENV ?= $(CURDIR)/.venv
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+export VIRTUAL_ENV := $(VENV)
+export PYTHONPATH := $(CURDIR)/python
+
+PY := $(VENV)/bin/python
+CORE := python/recfm/_core.abi3.so
+RUST := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)
+# The environment is marked ready under a name that changes with what it must hold.
+DEPS := $(VENV)/.ready-$(shell cksum pyproject.toml | cut -d' ' -f1)
+TODAY := $(shell date +%Y-%m-%d)
+DATA ?=
+SEEDS ?= 5
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-rust test-python lint format bench reproduce reproduce-ml1m doctor clean
+
+help: ## Show what each target does
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+$(DEPS): pyproject.toml
+	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust (rustup) first"; exit 1; }
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -c "import sys, tomllib; assert sys.version_info >= (3, 11), 'recfm needs Python 3.11 or newer'; \
+	  p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+	  print('\n'.join(p['dependencies'] + p['optional-dependencies']['dev']))" > $(VENV)/requirements.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt
+	@rm -f $(VENV)/.ready-*
+	@touch $@
+
+$(CORE): $(DEPS) $(RUST)
+	$(VENV)/bin/maturin develop --quiet --release --skip-install
+	@touch $@
+
+setup: $(CORE) ## Create the environment and build the Rust core
+
+demo: $(CORE) ## LoopFM on MovieLens 100K, events to report (fetches the data; DATA=folder if you have it)
+	$(PY) -m recfm.cli demo $(if $(DATA),--data $(DATA))
+
+test: test-rust test-python ## All tests
+
+test-rust:
+	cargo test --quiet
+
+test-python: $(CORE)
+	$(PY) -m pytest -q
+
+lint: $(CORE) ## rustfmt, clippy, ruff, mypy
+	cargo fmt --check
+	cargo clippy --quiet --all-targets -- -D warnings
+	cargo clippy --quiet -p recfm-py -- -D warnings
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: $(DEPS) ## Format all code
+	cargo fmt
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+bench: ## The Rust benches (criterion; no Python needed)
+	cargo bench
+
+reproduce: reproduce-ml1m ## Every committed result again
+
+reproduce-ml1m: $(CORE) ## The README's table: DATA=folder of ml-1m, SEEDS=5, about an hour on 2 cores
+	@test -n "$(DATA)" || { echo "give the folder that holds MovieLens 1M: make reproduce-ml1m DATA=..."; exit 1; }
+	$(PY) -m recfm.cli reproduce ml-1m --data $(DATA) --seeds $(SEEDS) --out runs/ml-1m_$(TODAY)
+	cp runs/ml-1m_$(TODAY)/report.json benches/results/loopfm-ml-1m_$(TODAY).json
+	cp runs/ml-1m_$(TODAY)/report.png benches/results/loopfm-ml-1m_$(TODAY).png
+
+doctor: $(CORE) ## What recfm finds on this machine
+	$(PY) -m recfm.cli doctor
+
+clean: ## Remove what was built here
+	rm -rf target .venv build dist $(CORE)

@@ -1,5 +1,7 @@
 //! Building a history index, finding windows and gathering them.
 
+use std::time::Duration;
+
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use recfm_benches::{log, picks};
 use recfm_core::gather::{Store, gather};
@@ -14,9 +16,7 @@ const DIM: usize = 32;
 fn build(c: &mut Criterion) {
     let log = log(EVENTS, USERS);
     let mut group = c.benchmark_group("history");
-    group
-        .sample_size(10)
-        .throughput(Throughput::Elements(EVENTS as u64));
+    group.throughput(Throughput::Elements(EVENTS as u64));
     group.bench_function("build", |b| {
         b.iter(|| HistoryIndex::new(&log.user, &log.time).unwrap());
     });
@@ -47,5 +47,12 @@ fn read(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, build, read);
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_secs(1))
+        .measurement_time(Duration::from_secs(2));
+    targets = build, read
+}
 criterion_main!(benches);

@@ -1,5 +1,7 @@
 //! AUC, group AUC and normalized entropy.
 
+use std::time::Duration;
+
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use recfm_benches::{log, scored};
 use recfm_core::metrics::{auc, gauc, normalized_entropy};
@@ -11,9 +13,7 @@ fn metrics(c: &mut Criterion) {
     let (label, score) = scored(ROWS);
     let user = log(ROWS, USERS).user;
     let mut group = c.benchmark_group("metrics");
-    group
-        .sample_size(10)
-        .throughput(Throughput::Elements(ROWS as u64));
+    group.throughput(Throughput::Elements(ROWS as u64));
     group.bench_function("auc", |b| b.iter(|| auc(&label, &score).unwrap()));
     group.bench_function("gauc", |b| b.iter(|| gauc(&user, &label, &score).unwrap()));
     group.bench_function("normalized_entropy", |b| {
@@ -21,5 +21,12 @@ fn metrics(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, metrics);
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_secs(1))
+        .measurement_time(Duration::from_secs(2));
+    targets = metrics
+}
 criterion_main!(benches);

@@ -1,5 +1,7 @@
 //! One shuffled batch: which rows, and their copies.
 
+use std::time::Duration;
+
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use recfm_core::shuffle::{BatchAt, batch_rows};
 use recfm_core::take::take_rows;
@@ -29,5 +31,12 @@ fn shuffle(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, shuffle);
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_secs(1))
+        .measurement_time(Duration::from_secs(2));
+    targets = shuffle
+}
 criterion_main!(benches);

@@ -30,7 +30,8 @@ READING = {
     "control:count": "the gain comes from how active a user is",
     "control:score": "one number per event is enough; the embedding's width is not needed",
     "control:raw-ids": "the VM could learn the same from the items in the history, without an FM",
-    "control:raw-ids+labels": "the VM could learn the same from the labelled history, without an FM",
+    "control:raw-ids+labels": "the VM could learn the same from the labelled history, without an FM (where FM and "
+    "VM share their features, that history is the information-theoretic upper bound)",
     "control:vm-all-periods": "the FM's extra period of data explains the gain, not its embeddings",
 }
 """What follows if a control does as well as vm+loopfm."""
@@ -131,6 +132,7 @@ def notes(rows: list[dict[str, Any]]) -> list[str]:
         *_seed_notes(rows),
         *_gap_notes(by_name),
         *_student_notes(by_name),
+        *_ranking_notes(by_name),
         *_control_notes(by_name),
         *_random_notes(by_name),
     ]
@@ -192,6 +194,21 @@ def _student_notes(by_name: dict[str, dict[str, Any]]) -> list[str]:
         found.append(
             f"Distillation adds nothing to vm+loopfm here (NE {both['ne']:.4f}, {loop['ne']:.4f} without)."
         )
+    return found
+
+
+def _ranking_notes(by_name: dict[str, dict[str, Any]]) -> list[str]:
+    """AUC compares impressions of different users, gAUC only those of one user; they can disagree."""
+    vm, found = by_name.get("vm"), []
+    for name in ("fm", "vm+loopfm", "vm+kd+loopfm"):
+        row = by_name.get(name)
+        if row is None or vm is None or row["gauc"] is None or vm["gauc"] is None:
+            continue
+        if row["auc"] > vm["auc"] and row["gauc"] < vm["gauc"]:
+            found.append(
+                f"{name} has a higher AUC than the VM but a lower gAUC ({row['gauc']:.4f} against "
+                f"{vm['gauc']:.4f}): its gain is in telling users apart, not in ranking one user's items."
+            )
     return found
 
 

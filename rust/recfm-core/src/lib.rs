@@ -6,10 +6,12 @@
 #![deny(missing_docs)]
 
 pub mod column;
+mod count;
 pub mod error;
 pub mod gather;
 pub mod hash;
 pub mod history;
+mod ids;
 pub mod metrics;
 pub mod pool;
 pub mod shuffle;

@@ -2,15 +2,12 @@
 //!
 //! Id 0 is padding, 1 is everything unseen, then the values by falling count, ties by value (strings by bytes).
 
-use std::cmp::Reverse;
 use std::fmt;
 
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
-use rayon::prelude::*;
-
 use crate::column::{Chunk, Values, first_null, kind_of, total_len};
-use crate::hash::{FIRST, Key, UNKNOWN};
+use crate::count::{count, ranked};
+use crate::hash::{FIRST, UNKNOWN};
+use crate::ids::Ids;
 use crate::{Error, Result, pool};
 
 /// What a vocabulary is made of.
@@ -183,8 +180,8 @@ impl Vocab {
     /// The values in id order, the first of them id 2.
     pub fn values(&self) -> VocabValues<'_> {
         match &self.index {
-            Index::Int(ids) => VocabValues::Int(&ids.values),
-            Index::Str(ids) => VocabValues::Str(&ids.values),
+            Index::Int(ids) => VocabValues::Int(ids.values()),
+            Index::Str(ids) => VocabValues::Str(ids.values()),
         }
     }
 
@@ -197,140 +194,6 @@ impl Vocab {
 /// The id of a value of the wrong kind; `encode` has made sure that there is none.
 fn unknown<T>(_: T) -> i32 {
     UNKNOWN
-}
-
-/// A value as a vocabulary owns it.
-trait Owned {
-    type Key<'a>: Key
-    where
-        Self: 'a;
-
-    fn key(&self) -> Self::Key<'_>;
-}
-
-impl Owned for i64 {
-    type Key<'a> = i64;
-
-    fn key(&self) -> i64 {
-        *self
-    }
-}
-
-impl Owned for Box<str> {
-    type Key<'a> = &'a str;
-
-    fn key(&self) -> &str {
-        self
-    }
-}
-
-/// Distinct values and the way back from a value to its id.
-#[derive(Debug)]
-struct Ids<V> {
-    values: Vec<V>,
-    /// Positions in `values`; 4 bytes each, hashed by the value they stand for.
-    positions: HashTable<i32>,
-}
-
-impl<V: Owned> Ids<V> {
-    fn new(values: Vec<V>, name: &str) -> Result<Self> {
-        if values.len() > (i32::MAX - FIRST) as usize {
-            return Err(Error::VocabSize {
-                column: name.to_owned(),
-                values: values.len(),
-            });
-        }
-        let mut positions = HashTable::with_capacity(values.len());
-        let key = |position: i32| values[position as usize].key();
-        for position in 0..values.len() as i32 {
-            let value = key(position);
-            match positions.entry(
-                value.hash64(),
-                |&other| key(other) == value,
-                |&other| key(other).hash64(),
-            ) {
-                Entry::Vacant(vacant) => vacant.insert(position),
-                Entry::Occupied(_) => {
-                    return Err(Error::VocabValues {
-                        column: name.to_owned(),
-                        position: position as usize,
-                        reason: "it occurs before",
-                    });
-                }
-            };
-        }
-        Ok(Self { values, positions })
-    }
-
-    fn get<'a>(&'a self, value: V::Key<'a>) -> i32 {
-        self.positions
-            .find(value.hash64(), |&position| {
-                self.values[position as usize].key() == value
-            })
-            .map_or(UNKNOWN, |position| position + FIRST)
-    }
-}
-
-type Counts<K> = HashTable<(K, i64)>;
-
-fn add<K: Key>(counts: &mut Counts<K>, value: K, times: i64) {
-    counts
-        .entry(
-            value.hash64(),
-            |other| other.0 == value,
-            |other| other.0.hash64(),
-        )
-        .or_insert((value, 0))
-        .get_mut()
-        .1 += times;
-}
-
-fn merge<K: Key>(a: Counts<K>, b: Counts<K>) -> Counts<K> {
-    let (mut large, small) = if a.len() < b.len() { (b, a) } else { (a, b) };
-    for (value, times) in small {
-        add(&mut large, value, times);
-    }
-    large
-}
-
-/// How often each value occurs, counted by every thread apart and then merged.
-fn count<'a, K: Key>(
-    chunks: &[Chunk<'a>],
-    get: impl Fn(&Values<'a>, usize) -> Option<K> + Sync,
-) -> Counts<K> {
-    let mut total = Counts::new();
-    for chunk in chunks {
-        let (values, weights) = chunk.weighted();
-        let block = values.len().div_ceil(rayon::current_num_threads()).max(1);
-        let counts = (0..values.len())
-            .into_par_iter()
-            .step_by(block)
-            .map(|start| {
-                let mut counts = Counts::new();
-                for row in start..values.len().min(start + block) {
-                    let times = weights.as_ref().map_or(1, |weights| weights[row]);
-                    if times > 0
-                        && let Some(value) = get(values, row)
-                    {
-                        add(&mut counts, value, times);
-                    }
-                }
-                counts
-            })
-            .reduce(Counts::new, merge);
-        total = merge(total, counts);
-    }
-    total
-}
-
-/// The values to keep in id order, with their counts.
-fn ranked<K: Key>(counts: Counts<K>, min_count: i64) -> (Vec<K>, Vec<i64>) {
-    let mut kept: Vec<_> = counts
-        .into_iter()
-        .filter(|&(_, count)| count >= min_count)
-        .collect();
-    kept.par_sort_unstable_by_key(|&(value, count)| (Reverse(count), value));
-    kept.into_iter().unzip()
 }
 
 #[cfg(test)]

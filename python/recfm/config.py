@@ -17,7 +17,23 @@ class Strict:
     """Base of every dataclass that users write in a file: unknown keys are errors, never ignored."""
 
     __slots__ = ()
-    __pydantic_config__: typing.ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: typing.ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
+
+
+def check_range(
+    config: Any, *names: str, low: float, high: float = 2**31 - 1, error: type[RecfmError] = ConfigError
+) -> None:
+    """Raise `error` unless each named field (or each entry of a tuple field) lies in [low, high]; NaN never does."""
+    for name in names:
+        value = getattr(config, name)
+        entries = value if isinstance(value, tuple) else (value,)
+        if isinstance(value, tuple) and not value:
+            raise error(f"{type(config).__name__}.{name} is empty: give at least one value")
+        for entry in entries:
+            if not (isinstance(entry, int | float) and low <= entry <= high):
+                raise error(
+                    f"{type(config).__name__}.{name} is {value}: it must lie between {low:g} and {high:g}"
+                )
 
 
 def parse(cls: type[T], fields: dict[str, Any], *, what: str, error: type[RecfmError] = ConfigError) -> T:
@@ -37,7 +53,12 @@ def parse(cls: type[T], fields: dict[str, Any], *, what: str, error: type[RecfmE
     try:
         return pydantic.TypeAdapter(cls).validate_json(json.dumps(fields, default=str), strict=True)
     except pydantic.ValidationError as problem:
-        raise error(f"{what}: {_explain(problem.errors()[0], cls)}") from None
+        # A misspelt key is both unknown and missing; the unknown one says more.
+        problems = sorted(problem.errors(), key=lambda p: p["type"] != _UNKNOWN)
+        raise error(f"{what}: {_explain(problems[0], cls)}") from None
+
+
+_UNKNOWN = "unexpected_keyword_argument"
 
 
 def _explain(problem: Any, cls: type[Any]) -> str:
@@ -45,29 +66,44 @@ def _explain(problem: Any, cls: type[Any]) -> str:
         return str(problem["ctx"]["error"])
     where = [str(part) for part in problem["loc"]]
     name, path = where[-1] if where else "", ".".join(where)
-    if problem["type"] == "unexpected_keyword_argument":
-        known = sorted(_keys(cls))
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known keys are {', '.join(known)}"
+    if problem["type"] == _UNKNOWN:
+        here = sorted(_fields(_at(cls, where[:-1])))
+        near = difflib.get_close_matches(name, here, n=1)
+        elsewhere = [".".join(p) for p in _paths(cls) if p[-1] == name]
+        if not near and elsewhere:
+            near = elsewhere
+        hint = f"did you mean '{near[0]}'?" if near else f"known keys are {', '.join(here)}"
         return f"unknown key '{path}'; {hint}"
     if problem["type"] in ("missing", "missing_argument", "union_tag_not_found"):
         lacking = problem["ctx"]["discriminator"].strip("'") if "ctx" in problem else ""
         return f"key '{path}{'.' + lacking if lacking else ''}' is missing"
     found = repr(problem["input"])
+    if not path:
+        return f"{found[:60]} is no table of keys"
     return f"key '{path}' is {found[:60]}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
 
 
-def _keys(cls: Any) -> set[str]:
-    """Field names of a dataclass and of every dataclass within it."""
-    keys: set[str] = set()
-    for part in (cls, *typing.get_args(cls)):
-        if part is not cls:
-            keys |= _keys(part)
-        elif dataclasses.is_dataclass(part):
-            for name, hint in typing.get_type_hints(part).items():
-                if not name.startswith("__"):
-                    keys |= {name} | _keys(hint)
-    return keys
+def _fields(cls: Any) -> dict[str, Any]:
+    """Field names and types of a dataclass; of a union, those of all its members."""
+    if dataclasses.is_dataclass(cls):
+        hints = typing.get_type_hints(cls, include_extras=True)
+        return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+    return {name: hint for part in typing.get_args(cls) for name, hint in _fields(part).items()}
+
+
+def _at(cls: Any, where: list[str]) -> Any:
+    """The type at a path; steps that are no field (a list index, a union's tag) stay where they are."""
+    for step in where:
+        cls = _fields(cls).get(step, cls)
+    return cls
+
+
+def _paths(cls: Any, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Paths of all fields, nested ones too."""
+    out = []
+    for name, hint in _fields(cls).items():
+        out += [(*prefix, name), *_paths(hint, (*prefix, name))]
+    return out
 
 
 def read_toml(path: str | Path, overrides: typing.Sequence[str] = ()) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recfm.data.encode import Encoded, history_layout
+from recfm.data.encode import Encoded
+from recfm.errors import ConfigError
 from recfm.history.index import HistoryIndex, PastEvents
 from recfm.history.log import LogRows
 from recfm.layout import SequenceLayout
@@ -76,16 +77,15 @@ def extra_sequence(
         return None
     counts_only = variant.name == "control:count"
     values = None if counts_only else _values(variant, log, encoded, raw, seed)
-    ids: tuple[str, ...] = ()
-    if variant.name.startswith("control:raw-ids"):
-        ids = history_layout(raw.of, labels=variant.name.endswith("+labels"))
+    raw_ids = variant.name.startswith("control:raw-ids")
     index = HistoryIndex(log.user, log.time, values)
     return ExtraSequence(
         past=PastEvents(index=index, length=length, delay=delay, counts_only=counts_only),
         layout=SequenceLayout(
             name=SEQUENCE,
-            ids=ids,
-            dim=0 if ids or values is None else values.shape[1],
+            ids=raw.of if raw_ids else (),
+            labels=variant.name == "control:raw-ids+labels",
+            dim=0 if raw_ids or values is None else values.shape[1],
             length=length,
             counts_only=counts_only,
         ),
@@ -109,7 +109,8 @@ def _values(
             return encoded.history_ids(raw.of, labels=False)[log.event]
         case "control:raw-ids+labels":
             return encoded.history_ids(raw.of, labels=True)[log.event]
-    raise ValueError(f"unknown variant {variant.name}")
+    known = ", ".join(v.name for v in VARIANTS)
+    raise ConfigError(f"there is no variant '{variant.name}': use one of {known}")
 
 
 def _like_z(log: LogRows, n: int, seed: int) -> NDArray[np.float32]:

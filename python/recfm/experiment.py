@@ -58,8 +58,9 @@ def run_experiment(
         ConfigError: The folder holds files already, or no seed is given.
         RecfmError: Whatever is wrong with data, schema or disk.
     """
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ConfigError(f"seeds are {list(seeds)}: give at least one, each once")
+    seeds = list(seeds)
+    if not seeds or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**63 for seed in seeds):
+        raise ConfigError(f"seeds are {seeds}: give at least one, each once, from 0 to 2^63 - 1")
     folder = Path(folder)
     claim(folder)
     prepared = prepare(events, schema, config)

@@ -26,8 +26,9 @@ class SequenceLayout:
     """A sequence of past events that a batch carries.
 
     Attributes:
-        ids: Columns of `ids [B, L, F]`, in order; their tables are those of the categorical features of that name,
-            except "label", whose ids are 0 = padding, 1 = negative, 2 = positive. Empty for a sequence of vectors.
+        ids: Leading columns of `ids [B, L, F]`, in order; their tables are those of the categorical features of
+            that name. Empty for a sequence of vectors.
+        labels: `ids` has one more column, the past event's label: 0 = padding, 1 = negative, 2 = positive.
         dim: Width of `vectors [B, L, dim]`; 0 for a sequence of ids.
         length: L, the longest that it can be.
         counts_only: The sequence carries only `lengths`, the number of past events.
@@ -35,6 +36,7 @@ class SequenceLayout:
 
     name: str
     ids: tuple[str, ...] = ()
+    labels: bool = False
     dim: int = 0
     length: int = 50
     counts_only: bool = False

@@ -2,7 +2,7 @@
 
     events -> FM on period A -> freeze -> score period B and test into a log -> each row's past z -> VM on B -> test
 
-`run` does it for several seeds with every control beside the result. Nothing is selected on the test period:
+`recfm.experiment` does it for several seeds. Every control runs beside the result. Nothing is selected on the test period:
 early stopping looks at the end of the training periods only.
 """
 
@@ -15,10 +15,10 @@ import numpy as np
 import polars as pl
 import torch
 
-from recfm.config import Strict
+from recfm.config import Strict, check_range
 from recfm.controls import SEQUENCE, VARIANTS, ExtraSequence, Variant, extra_sequence
 from recfm.data.batches import Batches
-from recfm.data.encode import Encoded, Encoder, history_layout
+from recfm.data.encode import Encoded, Encoder
 from recfm.data.frame import check_frame, event_time
 from recfm.errors import ConfigError, SchemaError
 from recfm.history.compress import Autoencoder
@@ -34,7 +34,7 @@ from recfm.models.ranker import Ranker
 from recfm.models.wukong import Wukong, WukongConfig
 from recfm.periods import PeriodConfig, Periods, split_by_time
 from recfm.progress import NoProgress, Progress
-from recfm.schema import Categorical, History, Schema
+from recfm.schema import MAX_DELAY, Categorical, History, Schema
 from recfm.train.losses import DistillConfig, DistilledLoss, FoundationLoss, LabelLoss
 from recfm.train.metrics import Metrics, evaluate
 from recfm.train.trainer import Fit, TrainConfig, Trainer, predict
@@ -73,11 +73,8 @@ class LoopConfig(Strict):
     def __post_init__(self) -> None:
         if self.vm not in ("dnn", "deepfm"):
             raise ConfigError(f"vm is {self.vm!r}: use dnn or deepfm")
-        if self.length < 1 or self.delay < 0 or self.z_dim < 1:
-            raise ConfigError(
-                f"length = {self.length}, delay = {self.delay}, z_dim = {self.z_dim}: "
-                "length and z_dim must be at least 1, delay at least 0"
-            )
+        check_range(self, "length", "z_dim", "z_hidden", low=1)
+        check_range(self, "delay", low=0, high=MAX_DELAY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,13 +112,29 @@ class Prepared:
 
 
 def prepare(events: pl.DataFrame, schema: Schema, config: LoopConfig) -> Prepared:
-    """Cut by time, fit the vocabularies on the FM's training rows, encode everything."""
+    """Cut by time, fit the vocabularies on the FM's training rows, encode everything.
+
+    What cannot work (a model that sees nothing, a layer that is not there) is refused here, before any training.
+
+    Raises:
+        SchemaError: Columns or features do not fit the data or the models.
+        DataError: The data is unusable, or a period is empty or has one class.
+        ConfigError: A tapped layer does not exist.
+    """
     check_frame(events, schema)
     time = event_time(events, schema)
     label = events[schema.label].cast(pl.Float32).to_numpy()
     periods = split_by_time(time, label, config.periods)
     encoder = Encoder(schema).fit(events[periods.fm])
-    return Prepared(encoded=encoder.transform(events), periods=periods)
+    prepared = Prepared(encoded=encoder.transform(events), periods=periods)
+    if any(history.name == SEQUENCE for history in schema.of_kind(History)):
+        raise SchemaError(
+            f"a history cannot be named '{SEQUENCE}', the name of the logged sequence: rename it"
+        )
+    raw_history(schema)
+    Tap(build_fm(prepared, config, []), config.taps).close()
+    build_vm(prepared, config, [SequenceLayout(name=SEQUENCE, dim=config.z_dim, length=config.length)])
+    return prepared
 
 
 def own_histories(encoded: Encoded, viewer: Literal["fm", "vm"]) -> dict[str, ExtraSequence]:
@@ -135,7 +148,8 @@ def own_histories(encoded: Encoded, viewer: Literal["fm", "vm"]) -> dict[str, Ex
                 past=PastEvents(index=index, length=history.length, delay=history.delay),
                 layout=SequenceLayout(
                     name=history.name,
-                    ids=history_layout(history.of, labels=history.labels),
+                    ids=history.of,
+                    labels=history.labels,
                     length=history.length,
                 ),
             )
@@ -168,6 +182,12 @@ def batches(
 # ---- 2. FM: train on period A, freeze, log what comes after ----------------------------------------------------
 
 
+def build_fm(prepared: Prepared, config: LoopConfig, sequences: list[SequenceLayout]) -> Wukong:
+    """The configured foundation model."""
+    layout = prepared.encoded.layout
+    return Wukong(layout, config.fm, viewer="fm", sequences=sequences, history=config.fm_history)
+
+
 def train_and_log(
     prepared: Prepared, config: LoopConfig, seed: int, folder: Path, progress: Progress
 ) -> tuple[Run, EmbeddingLog]:
@@ -175,13 +195,7 @@ def train_and_log(
     torch.manual_seed(seed)
     encoded, periods, train = prepared.encoded, prepared.periods, config.fm_train
     histories = own_histories(encoded, "fm")
-    model = Wukong(
-        encoded.layout,
-        config.fm,
-        viewer="fm",
-        sequences=[h.layout for h in histories.values()],
-        history=config.fm_history,
-    )
+    model = build_fm(prepared, config, [h.layout for h in histories.values()])
     with Tap(model, config.taps) as tap:
         first = batches(prepared, periods.fm[:2], histories, train).batch(0, 0)
         with torch.no_grad():
@@ -266,20 +280,22 @@ def train_vm(
 
 
 def raw_history(schema: Schema) -> History:
-    """What a past event shows in the raw-id controls: the ids of the schema's first history, else the first item id.
+    """What a past event shows in the raw-id controls: the ids of a history, else the item ids; only what the VM sees.
 
     Raises:
-        SchemaError: The schema has neither.
+        SchemaError: There is no such id.
     """
-    histories: tuple[History, ...] = schema.of_kind(History)
-    if histories:
-        return histories[0]
-    items = [feature.name for feature in schema.of_kind(Categorical) if feature.side == "item"]
+    shown = {f.name: f for f in schema.of_kind(Categorical) if f.seen_by == "both"}
+    for history in schema.of_kind(History):
+        of = tuple(name for name in history.of if name in shown)
+        if of:
+            return History(name=SEQUENCE, of=of)
+    items = tuple(name for name, feature in shown.items() if feature.side == "item")
     if not items:
         raise SchemaError(
-            "the raw-id controls need a history or a categorical item feature: add one to the schema"
+            "the raw-id controls need a categorical item feature that the VM sees: add the item id to the schema"
         )
-    return History(name=SEQUENCE, of=(items[0],))
+    return History(name=SEQUENCE, of=items[:1])
 
 
 # ---- 4. all of it, for one seed --------------------------------------------------------------------------------

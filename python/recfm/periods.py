@@ -76,6 +76,10 @@ def split_by_time(time: NDArray[np.int64], label: NDArray[np.float32], config: P
     Raises:
         DataError: A period is empty (too few distinct times), or a period that is evaluated has one class only.
     """
+    if len(time) == 0 or len(time) != len(label):
+        raise DataError(
+            f"cannot cut {len(time)} times and {len(label)} labels into periods: give one of each per row"
+        )
     ordered = np.sort(time)
     fm_share = config.fm * (1 - config.validation)
     vm_share = config.fm + config.vm * (1 - config.validation)

@@ -1,5 +1,6 @@
 """Progress of a run: one bar for all of it, one for the stage at hand, both with an ETA."""
 
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
@@ -37,6 +38,7 @@ class BarProgress:
     """
 
     def __init__(self, stages: int, console: Console) -> None:
+        self._console = console
         self._bars = RichProgress(
             TextColumn("{task.description:<34}"),
             BarColumn(),
@@ -64,8 +66,15 @@ class BarProgress:
             text = f"  {doing} {name} (seed {seed})" + (f" loss {loss:.4f}" if loss else "")
             self._bars.update(task, completed=done, total=total, description=text)
 
+        started = time.monotonic()
         try:
             yield on_batch
             self._bars.advance(self._whole)
+            if not self._console.is_terminal:  # a log file shows no bars, so it gets a line per stage
+                done, whole = self._bars.tasks[0].completed, self._bars.tasks[0].total
+                seconds = time.monotonic() - started
+                self._console.print(
+                    f"[{done:.0f}/{whole:.0f}] {doing} {name} (seed {seed}) {seconds:.1f} s", markup=False
+                )
         finally:
             self._bars.remove_task(task)

@@ -10,9 +10,11 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
-from recfm.config import Strict, parse
+from recfm.config import Strict, check_range, parse
 from recfm.errors import SchemaError
 
+MAX_DELAY = 9e12
+"""Seconds; more does not fit in 64-bit microseconds."""
 Side = Literal["user", "item", "context"]
 SeenBy = Literal["both", "fm"]
 
@@ -31,6 +33,9 @@ class Categorical(Strict):
     min_count: int = 1
     buckets: int | None = None
     seen_by: SeenBy = "both"
+
+    def __post_init__(self) -> None:
+        _check_ids(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +62,15 @@ class Tokens(Strict):
     min_count: int = 1
     buckets: int | None = None
     seen_by: SeenBy = "both"
+
+    def __post_init__(self) -> None:
+        _check_ids(self)
+
+
+def _check_ids(feature: Categorical | Tokens) -> None:
+    check_range(feature, "min_count", low=1, error=SchemaError)
+    if feature.buckets is not None:
+        check_range(feature, "buckets", low=3, error=SchemaError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +126,12 @@ class Schema(Strict):
     time_unit: Literal["s", "ms", "us", "ns"] = "s"
 
     def __post_init__(self) -> None:
+        keys = [self.user, self.item, self.time, self.label]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise SchemaError(
+                    f"column '{key}' has two roles: user, item, time and label must be four columns"
+                )
         names = [f.name for f in self.features]
         for name in names:
             if names.count(name) > 1:
@@ -139,11 +159,8 @@ class Schema(Strict):
                         f"history '{history.name}' would show the VM feature '{name}', which only the FM may see: "
                         "set the history's seen_by to 'fm'"
                     )
-            if history.length < 1 or history.delay < 0:
-                raise SchemaError(
-                    f"history '{history.name}' has length {history.length} and delay {history.delay}: "
-                    "length must be at least 1 and delay at least 0 seconds"
-                )
+            check_range(history, "length", low=1, error=SchemaError)
+            check_range(history, "delay", low=0, high=MAX_DELAY, error=SchemaError)
 
     def columns(self) -> list[str]:
         """Names of every column that the schema reads, keys first, without repeats."""
@@ -167,7 +184,7 @@ class Schema(Strict):
         """
         try:
             fields = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise SchemaError(f"schema is not JSON: {error}") from None
         return Schema.from_dict(fields)
 

@@ -42,6 +42,9 @@ class Batches:
         sequences: "Mapping[str, PastEvents] | None" = None,
         teacher: NDArray[np.float32] | None = None,
     ) -> None:
+        rows = np.asarray(rows)
+        if rows.dtype.kind not in "iu" or rows.ndim != 1:
+            raise DataError(f"rows are {rows.dtype} of shape {rows.shape}: give row positions, 1-d integers")
         if len(rows) == 0:
             raise DataError("there are no rows to batch: the period is empty")
         if batch_size < 1:
@@ -49,15 +52,28 @@ class Batches:
         self.encoded, self.batch_size, self.seed, self.shuffle = encoded, batch_size, seed, shuffle
         self.rows = np.ascontiguousarray(rows, dtype=np.int64)
         if self.rows.min() < 0 or self.rows.max() >= len(encoded):
-            raise DataError(f"rows reach {self.rows.max()}, but the table has {len(encoded)} rows")
+            raise DataError(
+                f"rows go from {self.rows.min()} to {self.rows.max()}, but the table has {len(encoded)} rows"
+            )
         self.sequences = dict(sequences or {})
+        for name, past in self.sequences.items():
+            if past.index.values is None and not past.counts_only:
+                raise DataError(
+                    f"sequence '{name}' has an index without values: give it some, or set counts_only"
+                )
         # A window is two integers per row, so all of them are found once; only the gather is left to each batch.
         user, time = encoded.user[self.rows], encoded.time[self.rows]
         self._windows = {name: past.window(user, time) for name, past in self.sequences.items()}
-        self.teacher = teacher
-        if teacher is not None and np.isnan(teacher[self.rows]).any():
+        self.teacher = None
+        if teacher is not None:
+            if teacher.shape != (len(encoded),):
+                raise DataError(
+                    f"teacher has shape {teacher.shape}: expected ({len(encoded)},), a score per row"
+                )
             missing = int(np.isnan(teacher[self.rows]).sum())
-            raise DataError(f"{missing} of {len(rows)} rows have no FM score to distil: log them first")
+            if missing:
+                raise DataError(f"{missing} of {len(rows)} rows have no FM score to distil: log them first")
+            self.teacher = teacher.astype(np.float32)
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -104,7 +120,7 @@ class Batches:
         if past.counts_only:
             return Sequence(lengths=lengths)
         values = past.index.values
-        assert values is not None  # gather would have said so; this is for the type checker
+        assert values is not None  # checked when these batches were built
         as_ids = values.dtype == np.int32
         out = np.empty((len(order), past.length, values.shape[1]), np.int32 if as_ids else np.float32)
         past.index.gather(start, stop, out)

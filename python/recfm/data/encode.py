@@ -13,6 +13,9 @@ from recfm.errors import DataError
 from recfm.layout import Column, Layout
 from recfm.schema import Categorical, Numeric, Schema, Tokens
 
+_LARGEST = 1e100  # keeps squares inside float64
+_FURTHEST = 1e4  # standard deviations; an outlier beyond it says nothing more and would swamp float32 sums
+
 Jagged = tuple[NDArray[np.int32], NDArray[np.int64]]
 """`values [total]` and `offsets [n + 1]`: row i holds values[offsets[i]:offsets[i + 1]]."""
 
@@ -82,11 +85,7 @@ class Encoder:
                     frame[feature.name], name=feature.name, min_count=feature.min_count
                 )
             elif isinstance(feature, Numeric):
-                values = _numeric_values(frame[feature.name], feature)
-                known = values[np.isfinite(values)]
-                mean = float(known.mean()) if len(known) else 0.0
-                deviation = float(known.std()) if len(known) else 1.0
-                self._moments[feature.name] = (mean, deviation or 1.0)
+                self._moments[feature.name] = _moments(_numeric_values(frame[feature.name], feature))
         self._fitted = True
         return self
 
@@ -143,8 +142,19 @@ class Encoder:
 
     def _standardised(self, column: pl.Series, feature: Numeric) -> NDArray[np.float32]:
         mean, deviation = self._moments[feature.name]
-        values = (_numeric_values(column, feature) - mean) / deviation
-        return np.where(np.isfinite(values), values, 0.0).astype(np.float32)
+        values = np.clip(_numeric_values(column, feature), -_LARGEST, _LARGEST)
+        values = np.clip((values - mean) / deviation, -_FURTHEST, _FURTHEST)
+        return np.nan_to_num(values).astype(np.float32)
+
+
+def _moments(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Mean and standard deviation of the finite values; 1 for the deviation of a constant column."""
+    known = np.clip(values[np.isfinite(values)], -_LARGEST, _LARGEST)
+    if len(known) == 0:
+        return 0.0, 1.0
+    if known.min() == known.max():
+        return float(known[0]), 1.0
+    return float(known.mean()), float(known.std())
 
 
 def _numeric_values(column: pl.Series, feature: Numeric) -> NDArray[np.float64]:
@@ -152,8 +162,3 @@ def _numeric_values(column: pl.Series, feature: Numeric) -> NDArray[np.float64]:
     if feature.transform == "log":
         values = np.sign(values) * np.log1p(np.abs(values))
     return values
-
-
-def history_layout(of: tuple[str, ...], *, labels: bool) -> tuple[str, ...]:
-    """Names of the id columns of a raw-id history, "label" last where it carries labels."""
-    return (*of, "label") if labels else of

@@ -1,6 +1,7 @@
 """The door through which every event table comes in: read, checked, and refused with the column's name."""
 
 import difflib
+import glob
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,14 +22,19 @@ def read_events(path: str | Path) -> pl.DataFrame:
         DataError: Nothing is there, or it is not Parquet.
     """
     path = Path(path).expanduser()
-    source = path / "*.parquet" if path.is_dir() else path
     try:
-        return pl.read_parquet(source)
-    except FileNotFoundError:
-        raise DataError(
-            f"no event table at '{path}': give a Parquet file, a folder of them or a glob"
-        ) from None
-    except pl.exceptions.PolarsError as error:
+        if path.is_dir():
+            files = sorted(path.glob("*.parquet"))
+        elif glob.has_magic(str(path)):
+            files = [Path(file) for file in sorted(glob.glob(str(path)))]
+        else:
+            files = [path] if path.exists() else []
+        if not files:
+            raise DataError(f"no event table at '{path}': give a Parquet file, a folder of them or a glob")
+        return pl.concat([pl.read_parquet(file, glob=False) for file in files])
+    except (OSError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"'{path}' cannot be read as Parquet: {_first_line(error)}") from None
 
 
@@ -85,7 +91,8 @@ def _check_dtypes(frame: pl.DataFrame, schema: Schema) -> None:
 
 
 def _is_key(dtype: pl.DataType) -> bool:
-    return dtype.is_integer() or dtype in (pl.String, pl.Categorical, pl.Enum)
+    narrow = dtype.is_integer() and str(dtype) not in ("Int128", "UInt128")  # which Arrow does not have
+    return narrow or dtype in (pl.String, pl.Categorical, pl.Enum)
 
 
 def _is_ids(dtype: pl.DataType) -> bool:
@@ -116,21 +123,27 @@ def event_time(frame: pl.DataFrame, schema: Schema) -> NDArray[np.int64]:
     Raises:
         DataError: An integer time does not fit in 64-bit microseconds.
     """
-    column = frame[schema.time]
-    if not column.dtype.is_integer():
-        return column.cast(pl.Datetime("us")).cast(pl.Int64).to_numpy().copy()
-    values = column.cast(pl.Int64).to_numpy()
-    if schema.time_unit == "ns":
-        return values // 1_000
-    factor = _MICROSECONDS[schema.time_unit]
+    column, unit = frame[schema.time], schema.time_unit
+    if isinstance(column.dtype, pl.Datetime):
+        unit = column.dtype.time_unit
+    elif column.dtype == pl.Date:
+        column, unit = column.cast(pl.Datetime("us")), "us"
+    values = column.to_physical().cast(pl.Int64, strict=False)
+    if values.null_count():
+        row = int(values.is_null().arg_max() or 0)
+        raise DataError(f"column '{schema.time}' holds {column[row]} in row {row}: a time must fit int64")
+    times: NDArray[np.int64] = values.to_numpy()
+    if unit == "ns":
+        return times // 1_000
+    factor = _MICROSECONDS[unit]
     limit = np.iinfo(np.int64).max // factor
-    if len(values) and (values.max() > limit or values.min() < -limit):
-        worst = int(values[np.abs(values.astype(np.float64)).argmax()])
+    if len(times) and (times.max() > limit or times.min() < -limit):
+        worst = int(times[np.abs(times.astype(np.float64)).argmax()])
         raise DataError(
-            f"column '{schema.time}' holds {worst}, too large for time_unit '{schema.time_unit}': "
-            "set the schema's time_unit to the column's real unit"
+            f"column '{schema.time}' holds {worst}, too large for time unit '{unit}': "
+            "give the column its real unit (the schema's time_unit, or the Datetime's own)"
         )
-    return values * factor
+    return times * factor
 
 
 def _first_line(error: Exception) -> str:

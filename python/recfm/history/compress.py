@@ -15,32 +15,36 @@ _LARGEST = 10.0  # standard deviations: a unit that was dead in training must no
 
 
 class RunningStandardise(nn.Module):
-    """e [B, D] -> (e - mean) / deviation, by running statistics of the training batches.
+    """e [B, D] -> (e - mean) / deviation, by exponential averages over the training batches.
 
     Unlike batch normalisation it uses the running statistics in training too, so a batch of one row is fine and
     training and scoring see the same map.
     """
 
     mean: Tensor  # [D]
-    square: Tensor  # [D]
+    variance: Tensor  # [D]
     weight: Tensor  # how much of the averages is filled, from 0 to 1
 
     def __init__(self, width: int, *, momentum: float = 0.02) -> None:
         super().__init__()
         self.momentum = momentum
         self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("square", torch.zeros(width))
+        self.register_buffer("variance", torch.ones(width))
         self.register_buffer("weight", torch.zeros(()))
 
     def forward(self, e_BD: Tensor) -> Tensor:
         if self.training:
-            self.mean.lerp_(e_BD.mean(dim=0), self.momentum)
-            self.square.lerp_(e_BD.square().mean(dim=0), self.momentum)
-            self.weight.lerp_(torch.ones_like(self.weight), self.momentum)
-        filled = self.weight.clamp(min=1e-6)
-        mean = self.mean / filled
-        variance = (self.square / filled - mean.square()).clamp(min=1e-4)
-        return ((e_BD - mean) / variance.sqrt()).clamp(-_LARGEST, _LARGEST)
+            self._update(e_BD)
+        deviation = self.variance.clamp(min=1e-4).sqrt()
+        return ((e_BD - self.mean) / deviation).clamp(-_LARGEST, _LARGEST)
+
+    def _update(self, e_BD: Tensor) -> None:
+        self.weight += self.momentum * (1 - self.weight)
+        rate = self.momentum / self.weight  # 1 for the first batch: the averages start without a bias to zero
+        step = e_BD.mean(dim=0) - self.mean
+        self.mean += rate * step
+        # Around the mean, not as a difference of squares, which float32 loses for units with a large mean.
+        self.variance += rate * (e_BD.var(dim=0, correction=0) + (1 - rate) * step.square() - self.variance)
 
 
 class Autoencoder(nn.Module):

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from recfm import _core
 from recfm.errors import DataError
+from recfm.schema import MAX_DELAY
 
 MICROSECONDS = 1_000_000
-_NO_LIMIT = np.iinfo(np.int64).max
+_NO_LIMIT = int(np.iinfo(np.int64).max)
 
 
 class HistoryIndex:
@@ -37,11 +38,12 @@ class HistoryIndex:
                 raise DataError(
                     f"history values have shape {values.shape}: expected [{len(user)}, d], a row per event"
                 )
+            if values.dtype not in (np.float32, np.float16, np.int32):
+                raise DataError(f"history values are {values.dtype}: expected float32, float16 or int32 ids")
             values = np.ascontiguousarray(values)
         self.values = values
-        self._index = _core.HistoryIndex(
-            np.ascontiguousarray(user, dtype=np.int64), np.ascontiguousarray(time, dtype=np.int64)
-        )
+        # The core refuses other dtypes by name; casting here would move float times.
+        self._index = _core.HistoryIndex(np.ascontiguousarray(user), np.ascontiguousarray(time))
 
     def __len__(self) -> int:
         return len(self._index)
@@ -66,6 +68,10 @@ class HistoryIndex:
             DataError: `delay` or `length` is negative, or the arrays differ in length.
         """
         limit = _NO_LIMIT if length is None else length
+        if not 0 <= delay <= MAX_DELAY:
+            raise DataError(f"delay is {delay} seconds: it must lie between 0 and {MAX_DELAY:g}")
+        if not isinstance(limit, int | np.integer) or not 0 <= limit <= _NO_LIMIT:
+            raise DataError(f"length is {length}: it must be an integer of at least 0, or None for all")
         return self._index.window(user, time, length=limit, delay=round(delay * MICROSECONDS))
 
     def gather(self, start: NDArray[np.int64], stop: NDArray[np.int64], out: NDArray[Any]) -> None:

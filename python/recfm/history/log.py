@@ -8,14 +8,15 @@ the log opens at its last commit.
     segment-000000.safetensors    user i64 [n], time i64 [n] (microseconds), event i64 [n], score f32 [n], z [n, d]
 """
 
-import errno
+import contextlib
 import hashlib
 import json
-import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import filelock
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -23,8 +24,16 @@ from numpy.typing import NDArray
 
 from recfm.errors import DataError, LeakError, LogError
 from recfm.history.index import HistoryIndex
+from recfm.history.storage import (
+    FORMAT,
+    VERSION,
+    read_manifest,
+    reason,
+    sync_folder,
+    write_manifest,
+    write_whole,
+)
 
-_FORMAT, _VERSION = "recfm-embedding-log", 1
 _DTYPES = {"f32": np.float32, "f16": np.float16}
 
 
@@ -81,20 +90,32 @@ class EmbeddingLog:
             dtype: How z is stored.
 
         Raises:
+            DataError: An argument makes no sense.
             LogError: The folder holds a log already, or cannot be written.
         """
+        for name, value, fine in (
+            ("fm", fm, isinstance(fm, str) and fm != ""),
+            ("dim", dim, isinstance(dim, int | np.integer) and dim >= 1),
+            ("dtype", dtype, dtype in _DTYPES),
+            ("trained", trained, len(trained) == 2 and int(trained[0]) <= int(trained[1])),
+        ):
+            if not fine:
+                raise DataError(
+                    f"{name} is {value!r}: fm must be a fingerprint, dim at least 1, dtype one of "
+                    f"{', '.join(_DTYPES)}, trained (first, last) times"
+                )
         folder = Path(folder)
         if (folder / "manifest.json").exists():
             raise LogError(f"'{folder}' already holds an embedding log: open it, or choose another folder")
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise LogError(f"cannot create '{folder}': {error.strerror}") from None
+            raise LogError(f"cannot create '{folder}': {reason(error)}") from None
         manifest = {
-            "format": _FORMAT,
-            "version": _VERSION,
+            "format": FORMAT,
+            "version": VERSION,
             "fm": fm,
-            "dim": dim,
+            "dim": int(dim),
             "dtype": dtype,
             "trained": {"from": int(trained[0]), "to": int(trained[1])},
             "segments": [],
@@ -116,7 +137,7 @@ class EmbeddingLog:
                 of another FM.
         """
         folder = Path(folder)
-        manifest = _read_manifest(folder / "manifest.json")
+        manifest = read_manifest(folder / "manifest.json")
         if fm is not None and manifest["fm"] != fm:
             raise LogError(
                 f"the log at '{folder}' is of FM {manifest['fm'][:12]}, not {fm[:12]}: two embedding spaces must not "
@@ -178,36 +199,38 @@ class EmbeddingLog:
 
         Raises:
             LeakError: An event is not later than the FM's training period.
-            DataError: Shapes disagree, a value is not finite, or an event is logged already.
-            LogError: The embeddings are of another FM, or the disk refuses; the log is as it was.
+            DataError: Shapes or dtypes disagree, a value is out of range, or an event is logged already.
+            LogError: The embeddings are of another FM, another process is writing, or the disk refuses; the log
+                is as it was.
         """
         if fm is not None and fm != self.fm:
             raise LogError(
                 f"these embeddings are of FM {fm[:12]}, the log is of {self.fm[:12]}: start a new log"
             )
-        rows: dict[str, NDArray[Any]] = {
-            "user": np.ascontiguousarray(user, np.int64),
-            "time": np.ascontiguousarray(time, np.int64),
-            "event": np.ascontiguousarray(event, np.int64),
-            "score": np.ascontiguousarray(score, np.float32),
-            "z": np.ascontiguousarray(z, _DTYPES[self._manifest["dtype"]]),
+        z_dtype = _DTYPES[self._manifest["dtype"]]
+        rows = {
+            "user": _column("user", user, np.int64, 1),
+            "time": _column("time", time, np.int64, 1),
+            "event": _column("event", event, np.int64, 1),
+            "score": _column("score", score, np.float32, 1),
+            "z": _column("z", z, z_dtype, 2),
         }
-        self._check(rows)
-        number = len(self._manifest["segments"])
-        name = f"segment-{number:06d}.safetensors"
-        header = {key: str(self._manifest[key]) for key in ("format", "version", "fm", "dim", "dtype")}
-        content = safetensors.numpy.save(
-            rows, metadata={**header, "trained": json.dumps(self._manifest["trained"])}
-        )
-        _write_whole(self.folder / name, content)
-        segment = {
-            "file": name,
-            "rows": len(rows["event"]),
-            "bytes": len(content),
-            "sha256": hashlib.sha256(content).hexdigest(),
-        }
-        self._commit({**self._manifest, "segments": [*self._manifest["segments"], segment]})
-        self._known_events().update(rows["event"].tolist())
+        with self._writing():
+            self._check(rows)
+            name = f"segment-{len(self._manifest['segments']):06d}.safetensors"
+            header = {key: str(self._manifest[key]) for key in ("format", "version", "fm", "dim", "dtype")}
+            header["trained"] = json.dumps(self._manifest["trained"])
+            content = safetensors.numpy.save(rows, metadata=header)
+            write_whole(self.folder / name, content)
+            segment = {
+                "file": name,
+                "rows": len(rows["event"]),
+                "bytes": len(content),
+                "sha256": hashlib.sha256(content).hexdigest(),
+            }
+            known, self._events = self._known_events(), None  # unknown again until the commit stands
+            self._commit({**self._manifest, "segments": [*self._manifest["segments"], segment]})
+            self._events = known.union(rows["event"].tolist())
 
     def _check(self, rows: dict[str, NDArray[Any]]) -> None:
         n = len(rows["event"])
@@ -217,13 +240,6 @@ class EmbeddingLog:
             shape = (n, self.dim) if name == "z" else (n,)
             if values.shape != shape:
                 raise DataError(f"'{name}' has shape {values.shape}: expected {shape}")
-        for name in ("score", "z"):
-            if not np.isfinite(rows[name]).all():
-                raise DataError(f"'{name}' holds NaN or infinity: the FM diverged; do not log it")
-        if np.abs(rows["z"]).max() > 1.0:
-            raise DataError(
-                f"z reaches {np.abs(rows['z']).max():g}: it must lie in [-1, 1] (end the encoder in tanh)"
-            )
         self.refuse_trained(rows["time"], rows["event"])
         events = rows["event"].tolist()
         if len(set(events)) < n or not self._known_events().isdisjoint(events):
@@ -287,57 +303,65 @@ class EmbeddingLog:
             raise LogError(f"segment '{path}' is not a valid safetensors file: {error}") from None
 
     def _commit(self, manifest: dict[str, Any]) -> None:
-        content = json.dumps({**manifest, "checksum": _checksum(manifest)}, indent=2)
-        _write_whole(self.folder / "manifest.json", content.encode())
+        write_manifest(self.folder / "manifest.json", manifest)
         self._manifest = manifest
-
-
-def _checksum(manifest: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_bytes())
-        checksum = manifest.pop("checksum")
-    except FileNotFoundError:
-        raise LogError(f"there is no embedding log at '{path.parent}': it has no manifest.json") from None
-    except OSError as error:
-        raise LogError(f"'{path}' cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, AttributeError, TypeError):
-        raise LogError(f"'{path}' is damaged: it is not a recfm manifest; restore it from a backup") from None
-    if manifest.get("format") != _FORMAT or manifest.get("version") != _VERSION:
-        raise LogError(
-            f"'{path}' is {manifest.get('format')!r} version {manifest.get('version')!r}: "
-            f"this recfm reads {_FORMAT!r} version {_VERSION}"
-        )
-    if _checksum(manifest) != checksum:
-        raise LogError(
-            f"'{path}' does not match its own checksum: it was altered or damaged; restore it from a backup"
-        )
-    return manifest
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write all of `content` or leave `path` as it was: temporary name, fsync, rename, fsync of the folder."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            sync_folder(self.folder)
+        except OSError as error:
+            raise LogError(
+                f"'{self.folder}' is committed, but the disk did not confirm it ({reason(error)}): "
+                "it may not survive a power cut"
+            ) from None
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Be the only writer, and see what earlier writers committed since this log was opened."""
+        lock = filelock.FileLock(self.folder / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            raise LogError(f"another process is writing to '{self.folder}': wait until it is done") from None
+        except OSError as error:
+            raise LogError(f"cannot write to '{self.folder}': {reason(error)}") from None
+        try:
+            found = read_manifest(self.folder / "manifest.json")
+            if found != self._manifest:
+                if _identity(found) != _identity(self._manifest):
+                    raise LogError(
+                        f"'{self.folder}' was replaced by another log since it was opened: open it again"
+                    )
+                self._manifest, self._events = found, None
+            yield
         finally:
-            os.close(folder)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        reason = "no space left on the disk" if error.errno == errno.ENOSPC else error.strerror
-        raise LogError(
-            f"cannot write '{path}' ({len(content)} bytes): {reason}; the log is as it was before"
-        ) from None
+            lock.release()
+
+
+def _identity(manifest: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in manifest.items() if key != "segments"}
+
+
+def _column(name: str, values: NDArray[Any], dtype: type[np.generic], ndim: int) -> NDArray[Any]:
+    """`values` as `dtype`, refused where that would change them."""
+    values = np.asarray(values)
+    wanted = "integers that fit int64" if dtype is np.int64 else "floats"
+    kinds = "iu" if dtype is np.int64 else "f"
+    if values.dtype.kind not in kinds or values.ndim != ndim:
+        raise DataError(f"'{name}' is {values.dtype} of shape {values.shape}: expected {ndim}-d {wanted}")
+    if (
+        dtype is np.int64
+        and values.dtype == np.uint64
+        and len(values)
+        and values.max() > np.iinfo(np.int64).max
+    ):
+        raise DataError(f"'{name}' reaches {values.max()}: expected {wanted}")
+    if dtype is not np.int64 and not np.isfinite(values).all():
+        raise DataError(f"'{name}' holds NaN or infinity: the FM diverged; do not log it")
+    low = -1.0 if name == "z" else 0.0
+    if dtype is not np.int64 and values.size and (values.min() < low or values.max() > 1.0):
+        worst = values.flat[np.abs(values - (low + 1.0) / 2).argmax()]
+        fix = "end the encoder in tanh" if name == "z" else "it must be a probability, take the sigmoid"
+        raise DataError(f"'{name}' reaches {worst:g}, outside [{low:g}, 1]: {fix}")
+    return np.ascontiguousarray(values, dtype)
 
 
 def _when(microseconds: int) -> str:

@@ -35,15 +35,17 @@ class Tap:
     def __init__(self, model: nn.Module, layers: Sequence[str]) -> None:
         modules = dict(model.named_modules())
         modules.pop("", None)
-        if not layers:
-            raise ConfigError("a tap needs at least one layer name")
+        if isinstance(layers, str) or not layers or len(set(layers)) < len(layers):
+            raise ConfigError(f"taps are {layers!r}: give a list of at least one layer name, each once")
         for name in layers:
             if name not in modules:
                 near = ", ".join(difflib.get_close_matches(name, modules, n=3) or list(modules)[:10])
                 raise ConfigError(f"the model has no layer '{name}' to tap; the nearest are: {near}")
         self.layers = tuple(layers)
         self._seen: dict[str, Tensor] = {}
-        self._handles = [modules[name].register_forward_hook(self._hook(name)) for name in self.layers]
+        # Each pass starts empty, so that a layer which did not run is missed and not taken from an earlier pass.
+        self._handles: list[Any] = [model.register_forward_pre_hook(lambda *_: self._seen.clear())]
+        self._handles += [modules[name].register_forward_hook(self._hook(name)) for name in self.layers]
 
     def _hook(self, name: str) -> Any:
         def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from recfm.config import Strict
+from recfm.config import Strict, check_range
 from recfm.data.batch import Batch
 from recfm.layout import Layout, SequenceLayout
 from recfm.models.features import Viewer
@@ -29,6 +29,10 @@ class DNNConfig(Strict):
     hidden: tuple[int, ...] = (64, 32)
     """Widths of the hidden layers."""
     dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_range(self, "dim", "hidden", low=1)
+        check_range(self, "dropout", low=0, high=0.99)
 
 
 class DNN(Ranker):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recfm.data.batch import Batch
+from recfm.errors import SchemaError
 from recfm.layout import Column, Layout
 
 Viewer = Literal["fm", "vm"]
@@ -37,6 +38,8 @@ class FeatureEmbedding(nn.Module):
     def __init__(self, layout: Layout, dim: int, *, viewer: Viewer, std: float = 0.02) -> None:
         super().__init__()
         seen = layout if viewer == "fm" else layout.seen_by_vm()
+        if len(seen) == 0:
+            raise SchemaError(f"the {viewer.upper()} sees no feature: give at least one seen_by = 'both'")
         self.layout, self.seen, self.dim = layout, seen, dim
         self.columns: tuple[Column, ...] = seen.categorical + seen.tokens
         starts, total = {}, 0
@@ -81,10 +84,15 @@ class FeatureEmbedding(nn.Module):
         )
 
     def table(self, name: str) -> Tensor:
-        """The rows [rows, d] of one feature's table, a view into the fused one."""
-        column = next(c for c in self.columns if c.name == name)
-        start = self.starts[name]
-        return self.weight[start : start + column.rows]
+        """The rows [rows, d] of one feature's table, a view into the fused one.
+
+        Raises:
+            SchemaError: The model sees no such feature.
+        """
+        for column in self.columns:
+            if column.name == name:
+                return self.weight[self.starts[name] : self.starts[name] + column.rows]
+        raise SchemaError(f"this model has no table of feature '{name}': it may be one that only the FM sees")
 
     def item_rows(self, rows_Bnd: Tensor) -> Tensor:
         """The candidate's own rows, flattened to [B, n_item * d]: what an attention query may be made of."""

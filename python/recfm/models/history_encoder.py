@@ -12,9 +12,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from recfm.config import Strict
+from recfm.config import Strict, check_range
 from recfm.data.batch import Batch
-from recfm.errors import ConfigError
+from recfm.errors import ConfigError, SchemaError
 from recfm.layout import SequenceLayout
 from recfm.models.features import FeatureEmbedding
 from recfm.models.layers import length_mask
@@ -36,6 +36,7 @@ class HistoryEncoderConfig(Strict):
     def __post_init__(self) -> None:
         if self.pooling not in ("sum", "mean", "attention"):
             raise ConfigError(f"history pooling is {self.pooling!r}: use sum, mean or attention")
+        check_range(self, "width", "attention_hidden", low=1)
 
 
 class HistoryEncoder(nn.Module):
@@ -60,12 +61,17 @@ class HistoryEncoder(nn.Module):
             self.event = nn.Linear(2, h)
             return
         if sequence.ids:
-            self.label = nn.Embedding(3, embedding.dim) if "label" in sequence.ids else None
-            width = embedding.dim * len(sequence.ids)
+            self.label = nn.Embedding(3, embedding.dim) if sequence.labels else None
+            width = embedding.dim * (len(sequence.ids) + sequence.labels)
         else:
             width = sequence.dim
         self.event = nn.Linear(width, h)
         if config.pooling == "attention":
+            if embedding.item_width == 0:
+                raise SchemaError(
+                    "attention weighs past events against the candidate item, but the model sees no feature of side "
+                    "'item': add one to the schema, or set pooling to 'sum' or 'mean'"
+                )
             self.query = nn.Linear(embedding.item_width, h)
             self.position = nn.Parameter(torch.zeros(sequence.length, h))
             self.from_query = nn.Linear(h, config.attention_hidden)
@@ -82,16 +88,17 @@ class HistoryEncoder(nn.Module):
         past = batch.sequences[self.sequence.name]
         known_B1 = (past.lengths > 0).unsqueeze(1)
         if self.sequence.counts_only:
-            count_B = past.lengths.float()
-            return self.event(torch.stack([count_B.log1p(), (count_B > 0).float()], dim=1)) * known_B1
-        events_BLh = self.event(self._events(batch, embedding))
-        longest = events_BLh.shape[1]
+            count_B = past.lengths.to(rows_Bnd.dtype)
+            return self.event(torch.stack([count_B.log1p(), (count_B > 0).to(count_B)], dim=1)) * known_B1
+        events_BLd = self._events(batch, embedding)
+        longest = events_BLd.shape[1]
         mask_BL = length_mask(past.lengths, longest)
+        events_BLh = self.event(events_BLd.masked_fill(~mask_BL.unsqueeze(2), 0.0))
         if self.config.pooling == "attention":
             events_BLh = events_BLh + self.position[:longest]
             weights_BL = self._attention(self.query(embedding.item_rows(rows_Bnd)), events_BLh, mask_BL)
         else:
-            weights_BL = mask_BL.float()
+            weights_BL = mask_BL.to(events_BLh.dtype)
             if self.config.pooling == "mean":
                 weights_BL = weights_BL / past.lengths.clamp(min=1).unsqueeze(1)
         return torch.einsum("bl,blh->bh", weights_BL, events_BLh)
@@ -99,15 +106,15 @@ class HistoryEncoder(nn.Module):
     def _events(self, batch: Batch, embedding: FeatureEmbedding) -> Tensor:
         """[B, L', d] with L' the longest history of the batch, so that short histories cost little."""
         past = batch.sequences[self.sequence.name]
-        longest = max(1, int(past.lengths.max()))
+        longest = max(1, int(past.lengths.max())) if len(past.lengths) else 1
         if past.vectors is not None:
             return past.vectors[:, :longest]
         assert past.ids is not None
-        parts = []
-        for i, name in enumerate(self.sequence.ids):
-            ids_BL = past.ids[:, :longest, i]
-            table = self.label.weight if name == "label" and self.label is not None else embedding.table(name)
-            parts.append(nn.functional.embedding(ids_BL, table))
+        tables = [embedding.table(name) for name in self.sequence.ids]
+        if self.label is not None:
+            tables.append(self.label.weight)
+        ids_BLF = past.ids[:, :longest]
+        parts = [nn.functional.embedding(ids_BLF[..., i], table) for i, table in enumerate(tables)]
         return torch.cat(parts, dim=-1)
 
     def _attention(self, query_Bh: Tensor, events_BLh: Tensor, mask_BL: Tensor) -> Tensor:

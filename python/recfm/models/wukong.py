@@ -20,9 +20,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from recfm.config import Strict
+from recfm.config import Strict, check_range
 from recfm.data.batch import Batch
-from recfm.errors import ConfigError
 from recfm.layout import Layout, SequenceLayout
 from recfm.models.features import Viewer
 from recfm.models.history_encoder import HistoryEncoderConfig
@@ -54,9 +53,9 @@ class WukongConfig(Strict):
     """In the final MLP."""
 
     def __post_init__(self) -> None:
-        for name in ("dim", "layers", "fm_rows", "linear_rows", "rank", "history_rows"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"Wukong's {name} is {getattr(self, name)}: it must be at least 1")
+        sizes = ("dim", "layers", "fm_rows", "linear_rows", "rank", "fm_hidden", "hidden", "history_rows")
+        check_range(self, *sizes, low=1)
+        check_range(self, "dropout", low=0, high=0.99)
 
 
 def _row_map(inputs: int, outputs: int) -> nn.Parameter:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recfm.config import Strict
+from recfm.config import Strict, check_range
 from recfm.data.batch import Batch
-from recfm.errors import ConfigError, DataError
+from recfm.errors import DataError
 from recfm.history.compress import Autoencoder
 from recfm.history.tap import Tap
 from recfm.models.ranker import Ranker
@@ -40,9 +40,7 @@ class DistillConfig(Strict):
     """beta: factor on the distillation head's gradient into the backbone."""
 
     def __post_init__(self) -> None:
-        for name in ("label_scale", "weight", "gradient_scale"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"kd {name} is {getattr(self, name)}: it must be at least 0")
+        check_range(self, "label_scale", "weight", "gradient_scale", low=0, high=1e6)
 
 
 class _ScaleGradient(torch.autograd.Function):
@@ -67,7 +65,9 @@ class DistilledLoss(nn.Module):
     def __init__(self, model: Ranker, config: DistillConfig | None = None) -> None:
         super().__init__()
         self.model, self.config = model, config or DistillConfig()
-        self.distill_head = model.make_head()
+        # Drawing this head must not move the generator: with weight 0 the training is the baseline's, bit for bit.
+        with torch.random.fork_rng(devices=[]):
+            self.distill_head = model.make_head()
 
     def forward(self, batch: Batch) -> Tensor:
         if batch.teacher is None:

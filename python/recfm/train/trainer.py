@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from recfm import _core
-from recfm.config import Strict
+from recfm.config import Strict, check_range
 from recfm.data.batches import Batches
 from recfm.errors import ConfigError, DataError, RecfmError
 
@@ -36,11 +36,16 @@ class TrainConfig(Strict):
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "patience"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
-        if not self.learning_rate > 0:
-            raise ConfigError(f"learning_rate is {self.learning_rate}: it must be above 0")
+        check_range(self, "epochs", "batch_size", "patience", low=1)
+        check_range(self, "learning_rate", low=1e-12, high=1e3)
+        check_range(self, "weight_decay", low=0, high=1e3)
+        try:
+            torch.empty(0, device=self.device).cpu()
+        except (RuntimeError, NotImplementedError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(
+                f"device '{self.device}' cannot be used ({reason}): use cpu, or see `recfm doctor`"
+            ) from None
 
 
 @dataclass(kw_only=True)

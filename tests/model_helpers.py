@@ -35,7 +35,7 @@ LAYOUT = Layout(
 )
 VECTORS = SequenceLayout(name="past", dim=3, length=5)
 IDS = SequenceLayout(name="past", ids=("item", "place"), length=5)
-LABELLED = SequenceLayout(name="past", ids=("item", "label"), length=5)
+LABELLED = SequenceLayout(name="past", ids=("item",), labels=True, length=5)
 COUNTS = SequenceLayout(name="past", counts_only=True)
 
 
@@ -74,7 +74,8 @@ def make_sequence(rng, rows, past, lengths, layout, dtype):
         return Sequence(lengths=real)
     mask = torch.arange(past.length).unsqueeze(0) < real.unsqueeze(1)
     if past.ids:
-        sizes = [3 if name == "label" else layout.categorical[layout.position(name)].rows for name in past.ids]
+        sizes = [layout.categorical[layout.position(name)].rows for name in past.ids]
+        sizes += [3] if past.labels else []
         drawn = np.stack([rng.integers(1, size, (rows, past.length)) for size in sizes], axis=2)
         return Sequence(lengths=real, ids=torch.tensor(drawn, dtype=torch.int32) * mask.unsqueeze(2))
     vectors = torch.tensor(rng.uniform(-1, 1, (rows, past.length, past.dim)), dtype=dtype)

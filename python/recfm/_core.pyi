@@ -12,6 +12,24 @@ from typing import Literal, Protocol, TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = [
+    "HistoryIndex",
+    "Vocab",
+    "auc",
+    "batch_rows",
+    "build_info",
+    "gauc",
+    "hash_ids",
+    "hash_keys",
+    "hash_lists",
+    "logloss",
+    "normalized_entropy",
+    "num_threads",
+    "seed_of",
+    "take_lists",
+    "take_rows",
+]
+
 class _ArrowStream(Protocol):
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
 

@@ -9,7 +9,8 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,13 +18,16 @@ import tyro
 from rich.console import Console
 
 from recfm.config import Strict, parse, read_toml
-from recfm.errors import ConfigError, RecfmError
+from recfm.errors import RecfmError, SchemaError
 
 if TYPE_CHECKING:  # torch takes seconds to import; `recfm --help` must not
     import polars as pl
 
     from recfm.loop import LoopConfig
     from recfm.schema import Schema
+
+_arguments: ContextVar[tuple[str, ...]] = ContextVar("arguments", default=())
+"""What the command was called with, for the report."""
 
 Json = Annotated[bool, tyro.conf.arg(help="Print the result as one JSON object in the last line.")]
 Out = Annotated[
@@ -89,19 +93,11 @@ def loop(
     from recfm.data.frame import read_events
     from recfm.schema import Schema
 
-    fields = read_toml(config, set)
-    settings = parse(
-        LoopFile, {k: v for k, v in fields.items() if k not in ("schema", "loop")}, what=str(config)
-    )
-    for section in ("schema", "loop"):
-        if not isinstance(fields.get(section, {}), dict):
-            raise ConfigError(f"{config}: '{section}' must be a section, [{section}]")
-    if "schema" not in fields:
-        raise ConfigError(f"{config}: section [schema] is missing: it names the columns of your events")
+    settings = parse(LoopFile, read_toml(config, set), what=str(config))
+    schema = parse(Schema, settings.schema, what=f"{config}, section [schema]", error=SchemaError)
     from recfm.loop import LoopConfig
 
-    schema = Schema.from_dict(fields["schema"])
-    loop_config = parse(LoopConfig, fields.get("loop", {}), what=f"{config}, section [loop]")
+    loop_config = parse(LoopConfig, settings.loop, what=f"{config}, section [loop]")
     path = Path(settings.data).expanduser()
     path = path if path.is_absolute() else config.parent / path
     events = read_events(path)
@@ -119,10 +115,14 @@ def loop(
 
 @dataclass(kw_only=True, slots=True)
 class LoopFile(Strict):
-    """Top level of a `recfm loop` file, beside its sections [schema] and [loop]."""
+    """A `recfm loop` file; docs/config.md explains it."""
 
     data: str
     """Parquet file, folder of them or glob; relative to the file."""
+    schema: dict[str, Any]
+    """Keys and features: `recfm.Schema`."""
+    loop: dict[str, Any] = field(default_factory=dict)
+    """What differs from the defaults of `recfm.LoopConfig`."""
     name: str = ""
     out: str = ""
     seeds: tuple[int, ...] = (0,)
@@ -198,15 +198,15 @@ def _run(
             title=f"LoopFM on {name}",
             dataset=name,
             source=source,
-            command=shlex.join(["recfm", *sys.argv[1:]]),
+            command=shlex.join(["recfm", *_arguments.get()]),
             progress=progress,
         )
     if not as_json or sys.stdout.isatty():
         console = Console()
         console.print(report.table(document))
         for note in document["notes"]:
-            console.print(f"- {note}")
-        console.print(f"report: {folder / 'report.html'}")
+            console.print(f"- {note}", markup=False)
+        console.print(f"report: {folder / 'report.html'}", markup=False, soft_wrap=True)
     if as_json:
         rows = document["rows"]
         _print_json({"protocol": document["protocol"], "rows": rows, "report": str(folder / "report.json")})
@@ -218,6 +218,8 @@ def _print_json(value: dict[str, Any]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the `recfm` command; returns the exit code."""
+    arguments = tuple(sys.argv[1:] if arguments is None else arguments)
+    _arguments.set(arguments)
     commands: dict[str, Callable[..., Any]] = {
         "demo": demo,
         "loop": loop,

@@ -32,7 +32,7 @@ def check_range(
         for entry in entries:
             if not (isinstance(entry, int | float) and low <= entry <= high):
                 raise error(
-                    f"{type(config).__name__}.{name} is {value}: it must lie between {low:g} and {high:g}"
+                    f"{type(config).__name__}.{name} is {value}: it must lie between {low:,} and {high:,}"
                 )
 
 
@@ -64,12 +64,12 @@ _UNKNOWN = "unexpected_keyword_argument"
 def _explain(problem: Any, cls: type[Any]) -> str:
     if isinstance(problem.get("ctx", {}).get("error"), RecfmError):
         return str(problem["ctx"]["error"])
-    where = [str(part) for part in problem["loc"]]
+    where = [str(part) for part in problem["loc"] if part not in _union_tags(cls)]
     name, path = where[-1] if where else "", ".".join(where)
     if problem["type"] == _UNKNOWN:
         here = sorted(_fields(_at(cls, where[:-1])))
         near = difflib.get_close_matches(name, here, n=1)
-        elsewhere = [".".join(p) for p in _paths(cls) if p[-1] == name]
+        elsewhere = [".".join(steps) for steps in _paths(cls) if steps[-1] == name]
         if not near and elsewhere:
             near = elsewhere
         hint = f"did you mean '{near[0]}'?" if near else f"known keys are {', '.join(here)}"
@@ -81,6 +81,15 @@ def _explain(problem: Any, cls: type[Any]) -> str:
     if not path:
         return f"{found[:60]} is no table of keys"
     return f"key '{path}' is {found[:60]}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
+
+
+def _union_tags(cls: Any) -> set[str]:
+    """Steps that pydantic puts into a path for a union's member (its `kind`), which no file has."""
+    tags = {tag for part in typing.get_args(cls) for tag in _union_tags(part)}
+    if dataclasses.is_dataclass(cls):
+        for name, hint in _fields(cls).items():
+            tags |= set(typing.get_args(hint)) if name == "kind" else _union_tags(hint)
+    return tags
 
 
 def _fields(cls: Any) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def run_experiment(
     if not seeds or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**63 for seed in seeds):
         raise ConfigError(f"seeds are {seeds}: give at least one, each once, from 0 to 2^63 - 1")
     folder = Path(folder)
-    claim(folder)
+    refuse_used(folder)
     prepared = prepare(events, schema, config)
     runs, last = [], None
     for seed in seeds:
@@ -88,15 +88,14 @@ def run_experiment(
     return document
 
 
-def claim(folder: Path) -> None:
-    """Create `folder`, or refuse one that holds files.
+def refuse_used(folder: Path) -> None:
+    """Refuse a folder that holds files; it is created only once there is something to write.
 
     Raises:
-        ConfigError: It holds files, or cannot be created.
+        ConfigError: It holds files, or is no folder.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        used = any(folder.iterdir())
+        used = folder.exists() and any(folder.iterdir())
     except OSError as error:
         raise ConfigError(f"cannot use '{folder}' for results: {error.strerror}") from None
     if used:

@@ -2,8 +2,8 @@
 
     events -> FM on period A -> freeze -> score period B and test into a log -> each row's past z -> VM on B -> test
 
-`recfm.experiment` does it for several seeds. Every control runs beside the result. Nothing is selected on the test period:
-early stopping looks at the end of the training periods only.
+`recfm.experiment` does it for several seeds. Every control runs beside the result. Nothing is selected on the test
+period: early stopping looks at the end of the training periods only.
 """
 
 import dataclasses

@@ -71,10 +71,11 @@ class BarProgress:
             yield on_batch
             self._bars.advance(self._whole)
             if not self._console.is_terminal:  # a log file shows no bars, so it gets a line per stage
-                done, whole = self._bars.tasks[0].completed, self._bars.tasks[0].total
-                seconds = time.monotonic() - started
+                whole = self._bars.tasks[0]
+                took = f"{time.monotonic() - started:.1f} s"
                 self._console.print(
-                    f"[{done:.0f}/{whole:.0f}] {doing} {name} (seed {seed}) {seconds:.1f} s", markup=False
+                    f"[{whole.completed:.0f}/{whole.total:.0f}] {doing} {name} (seed {seed}) {took}",
+                    markup=False,
                 )
         finally:
             self._bars.remove_task(task)

@@ -340,7 +340,7 @@ def _identity(manifest: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in manifest.items() if key != "segments"}
 
 
-def _column(name: str, values: NDArray[Any], dtype: type[np.generic], ndim: int) -> NDArray[Any]:
+def _column(name: str, values: NDArray[Any], dtype: Any, ndim: int) -> NDArray[Any]:
     """`values` as `dtype`, refused where that would change them."""
     values = np.asarray(values)
     wanted = "integers that fit int64" if dtype is np.int64 else "floats"

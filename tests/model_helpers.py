@@ -1,14 +1,16 @@
 """Small layouts, batches and a synthetic log with planted taste, for the tests of models, training and the loop."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import polars as pl
 import torch
 
 from recfm.data.batch import Batch, Jagged, Sequence
+from recfm.data.batches import Batches
 from recfm.layout import Column, Layout, SequenceLayout
-from recfm.loop import LoopConfig
+from recfm.loop import LoopConfig, own_histories, prepare
 from recfm.models.dnn import DNNConfig
 from recfm.models.history_encoder import HistoryEncoderConfig
 from recfm.models.wukong import WukongConfig
@@ -135,3 +137,16 @@ def tiny_config(**changes):
         "vm_train": fast,
     }
     return LoopConfig(**(fields | changes))
+
+
+@functools.cache
+def planted_table():
+    """The planted log encoded and cut into periods, once for all tests; read only."""
+    return prepare(planted(users=60, events=20), planted_schema(), tiny_config())
+
+
+def table_batches(rows, *, batch_size=64, **options):
+    """Batches over rows of the planted table, with the labelled history joined."""
+    table = planted_table()
+    past = {name: sequence.past for name, sequence in own_histories(table.encoded, "fm").items()}
+    return Batches(table.encoded, rows, batch_size=batch_size, sequences=past, **options)

@@ -21,19 +21,31 @@ class Strict:
 
 
 def check_range(
-    config: Any, *names: str, low: float, high: float = 2**31 - 1, error: type[RecfmError] = ConfigError
+    config: Any,
+    *names: str,
+    low: float,
+    high: float = 2**31 - 1,
+    what: str = "",
+    error: type[RecfmError] = ConfigError,
 ) -> None:
-    """Raise `error` unless each named field (or each entry of a tuple field) lies in [low, high]; NaN never does."""
+    """Raise `error` unless each named field (or each entry of a tuple field) lies in [low, high]; NaN never does.
+
+    Args:
+        config: A dataclass.
+        names: Its fields to check.
+        low: Least value allowed.
+        high: Greatest value allowed.
+        what: How the message calls `config`; by default its class.
+        error: The class to raise.
+    """
     for name in names:
         value = getattr(config, name)
+        where = f"{what or type(config).__name__}: {name} is {value}"
         entries = value if isinstance(value, tuple) else (value,)
-        if isinstance(value, tuple) and not value:
-            raise error(f"{type(config).__name__}.{name} is empty: give at least one value")
-        for entry in entries:
-            if not (isinstance(entry, int | float) and low <= entry <= high):
-                raise error(
-                    f"{type(config).__name__}.{name} is {value}: it must lie between {low:,} and {high:,}"
-                )
+        if not entries:
+            raise error(f"{what or type(config).__name__}: {name} is empty: give at least one value")
+        if not all(isinstance(entry, int | float) and low <= entry <= high for entry in entries):
+            raise error(f"{where}: it must lie between {low:,} and {high:,}")
 
 
 def parse(cls: type[T], fields: dict[str, Any], *, what: str, error: type[RecfmError] = ConfigError) -> T:

@@ -68,9 +68,10 @@ class Tokens(Strict):
 
 
 def _check_ids(feature: Categorical | Tokens) -> None:
-    check_range(feature, "min_count", low=1, error=SchemaError)
+    what = f"feature '{feature.name}'"
+    check_range(feature, "min_count", low=1, what=what, error=SchemaError)
     if feature.buckets is not None:
-        check_range(feature, "buckets", low=3, error=SchemaError)
+        check_range(feature, "buckets", low=3, what=what, error=SchemaError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,8 +160,10 @@ class Schema(Strict):
                         f"history '{history.name}' would show the VM feature '{name}', which only the FM may see: "
                         "set the history's seen_by to 'fm'"
                     )
-            check_range(history, "length", low=1, error=SchemaError)
-            check_range(history, "delay", low=0, high=MAX_DELAY, error=SchemaError)
+            check_range(history, "length", low=1, what=f"history '{history.name}'", error=SchemaError)
+            check_range(
+                history, "delay", low=0, high=MAX_DELAY, what=f"history '{history.name}'", error=SchemaError
+            )
 
     def columns(self) -> list[str]:
         """Names of every column that the schema reads, keys first, without repeats."""

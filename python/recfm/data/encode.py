@@ -154,7 +154,7 @@ def _moments(values: NDArray[np.float64]) -> tuple[float, float]:
         return 0.0, 1.0
     if known.min() == known.max():
         return float(known[0]), 1.0
-    return float(known.mean()), float(known.std())
+    return float(known.mean()), float(known.std()) or 1.0  # squares of tiny values underflow to 0
 
 
 def _numeric_values(column: pl.Series, feature: Numeric) -> NDArray[np.float64]:

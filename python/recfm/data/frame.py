@@ -25,10 +25,10 @@ def read_events(path: str | Path) -> pl.DataFrame:
     try:
         if path.is_dir():
             files = sorted(path.glob("*.parquet"))
-        elif glob.has_magic(str(path)):
-            files = [Path(file) for file in sorted(glob.glob(str(path)))]
+        elif path.exists():
+            files = [path]
         else:
-            files = [path] if path.exists() else []
+            files = [Path(file) for file in sorted(glob.glob(str(path)))]
         if not files:
             raise DataError(f"no event table at '{path}': give a Parquet file, a folder of them or a glob")
         return pl.concat([pl.read_parquet(file, glob=False) for file in files])

@@ -11,6 +11,7 @@ the log opens at its last commit.
 import contextlib
 import hashlib
 import json
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,7 @@ class EmbeddingLog:
             ("fm", fm, isinstance(fm, str) and fm != ""),
             ("dim", dim, isinstance(dim, int | np.integer) and dim >= 1),
             ("dtype", dtype, dtype in _DTYPES),
-            ("trained", trained, len(trained) == 2 and int(trained[0]) <= int(trained[1])),
+            ("trained", trained, _is_period(trained)),
         ):
             if not fine:
                 raise DataError(
@@ -221,7 +222,7 @@ class EmbeddingLog:
             header = {key: str(self._manifest[key]) for key in ("format", "version", "fm", "dim", "dtype")}
             header["trained"] = json.dumps(self._manifest["trained"])
             content = safetensors.numpy.save(rows, metadata=header)
-            write_whole(self.folder / name, content)
+            self._write_segment(self.folder / name, content)
             segment = {
                 "file": name,
                 "rows": len(rows["event"]),
@@ -229,7 +230,12 @@ class EmbeddingLog:
                 "sha256": hashlib.sha256(content).hexdigest(),
             }
             known, self._events = self._known_events(), None  # unknown again until the commit stands
-            self._commit({**self._manifest, "segments": [*self._manifest["segments"], segment]})
+            try:
+                self._commit({**self._manifest, "segments": [*self._manifest["segments"], segment]})
+            except LogError:
+                if segment not in self._manifest["segments"]:
+                    (self.folder / name).unlink(missing_ok=True)  # give the space back
+                raise
             self._events = known.union(rows["event"].tolist())
 
     def _check(self, rows: dict[str, NDArray[Any]]) -> None:
@@ -302,6 +308,14 @@ class EmbeddingLog:
         except safetensors.SafetensorError as error:
             raise LogError(f"segment '{path}' is not a valid safetensors file: {error}") from None
 
+    def _write_segment(self, path: Path, content: bytes) -> None:
+        write_whole(path, content)
+        try:
+            sync_folder(self.folder)  # before the manifest may name it
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise LogError(f"cannot write '{path}': {reason(error)}; the log is as it was before") from None
+
     def _commit(self, manifest: dict[str, Any]) -> None:
         write_manifest(self.folder / "manifest.json", manifest)
         self._manifest = manifest
@@ -336,13 +350,24 @@ class EmbeddingLog:
             lock.release()
 
 
+def _is_period(trained: Any) -> bool:
+    try:
+        first, last = (operator.index(time) for time in trained)
+    except (TypeError, ValueError):
+        return False
+    return first <= last
+
+
 def _identity(manifest: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in manifest.items() if key != "segments"}
 
 
 def _column(name: str, values: NDArray[Any], dtype: Any, ndim: int) -> NDArray[Any]:
     """`values` as `dtype`, refused where that would change them."""
-    values = np.asarray(values)
+    try:
+        values = np.asarray(values)
+    except ValueError:
+        raise DataError(f"'{name}' is ragged: expected a {ndim}-d array") from None
     wanted = "integers that fit int64" if dtype is np.int64 else "floats"
     kinds = "iu" if dtype is np.int64 else "f"
     if values.dtype.kind not in kinds or values.ndim != ndim:

@@ -150,3 +150,56 @@ def table_batches(rows, *, batch_size=64, **options):
     table = planted_table()
     past = {name: sequence.past for name, sequence in own_histories(table.encoded, "fm").items()}
     return Batches(table.encoded, rows, batch_size=batch_size, sequences=past, **options)
+
+
+CONFIG = """
+data = "events.parquet"
+
+[schema]
+user = "user"
+item = "item"
+time = "time"
+label = "clicked"
+
+[[schema.features]]
+kind = "categorical"
+name = "item"
+side = "item"
+
+[[schema.features]]
+kind = "history"
+name = "seen"
+of = ["item"]
+labels = true
+length = 5
+seen_by = "fm"
+
+[loop]
+length = 5
+z_dim = 4
+z_hidden = 8
+
+[loop.fm]
+dim = 4
+layers = 1
+fm_hidden = [8]
+hidden = [8]
+
+[loop.fm_train]
+epochs = 1
+
+[loop.dnn]
+dim = 4
+hidden = [8]
+
+[loop.vm_train]
+epochs = 1
+"""
+
+
+def config_file(folder, old="", new=""):
+    """Path of a run.toml in `folder`, with one text of it replaced, beside the events.parquet that it names."""
+    assert old in CONFIG
+    planted(users=50, events=20).write_parquet(folder / "events.parquet")
+    (folder / "run.toml").write_text(CONFIG.replace(old, new, 1))
+    return str(folder / "run.toml")

@@ -15,7 +15,6 @@ import oracles
 from recfm.data.batch import Batch
 from recfm.data.batches import Batches
 from recfm.data.encode import Encoder
-from recfm.errors import DataError
 from recfm.history.index import HistoryIndex, PastEvents
 
 
@@ -225,89 +224,6 @@ def test_to_moves_every_tensor(encoded):
     assert {t.device.type for t in tensors(moved).values()} == {"meta"}
     assert {t.device.type for t in tensors(batch).values()} == {"cpu"}
     assert_same(batch.to("cpu"), batch)
-
-
-# ---- refusals --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        (np.array([], np.int64), "no rows"),
-        ([], "rows"),
-        (np.array([0, 300]), r"300\b"),
-        (np.array([5, -1]), r"-1\b"),
-        (np.array([True, False]), "bool"),
-        (np.array([0.0, 1.5]), "float64"),
-        (np.array([[0, 1]]), r"\(1, 2\)"),
-    ],
-    ids=["empty", "empty-list", "too-large", "negative", "mask", "float", "2d"],
-)
-def test_rows_that_are_none_are_refused(encoded, rows, message):
-    with pytest.raises(DataError, match=message):
-        Batches(encoded, rows, batch_size=4)
-
-
-@pytest.mark.parametrize("batch_size", [0, -1])
-def test_a_batch_holds_a_row_at_least(encoded, batch_size):
-    with pytest.raises(DataError, match=f"batch_size is {batch_size}"):
-        Batches(encoded, np.arange(5), batch_size=batch_size)
-
-
-@pytest.mark.parametrize("k", [-1, 3])
-def test_a_batch_outside_the_epoch_is_refused(encoded, k):
-    with pytest.raises(DataError, match=f"batch {k} is out of range"):
-        Batches(encoded, np.arange(10), batch_size=4).batch(0, k)
-
-
-def test_a_row_without_teacher_is_refused(encoded):
-    teacher = np.full(len(encoded), np.nan, np.float32)
-    teacher[:10] = 0.5
-    assert (
-        Batches(encoded, np.arange(10), batch_size=4, teacher=teacher).batch(0, 0).teacher.tolist()
-        == [0.5] * 4
-    )
-    with pytest.raises(DataError, match="2 of 12 rows have no FM score"):
-        Batches(encoded, np.arange(12), batch_size=4, teacher=teacher)
-    for shape in (10, 1000, (len(encoded), 1)):
-        with pytest.raises(DataError, match="teacher"):
-            Batches(encoded, np.arange(5), batch_size=4, teacher=np.full(shape, 0.5, np.float32))
-
-
-def test_an_index_without_values_only_counts(encoded):
-    index = HistoryIndex(encoded.user, encoded.time)
-    with pytest.raises(DataError, match="'past'"):
-        Batches(encoded, np.arange(5), batch_size=4, sequences={"past": PastEvents(index=index)})
-
-
-@pytest.mark.parametrize("delay", [-1.0, float("nan"), float("inf"), 1e300])
-def test_a_delay_that_is_no_time_is_refused(encoded, delay):
-    past = PastEvents(index=HistoryIndex(encoded.user, encoded.time), delay=delay, counts_only=True)
-    with pytest.raises(DataError, match="delay"):
-        Batches(encoded, np.arange(5), batch_size=4, sequences={"past": past})
-
-
-@pytest.mark.parametrize("length", [-1, 2**63, 1.5])
-def test_a_length_that_is_no_count_is_refused(encoded, length):
-    with pytest.raises(DataError, match="length"):
-        HistoryIndex(encoded.user, encoded.time).window(encoded.user, encoded.time, length=length)
-
-
-@pytest.mark.parametrize(
-    ("user", "time", "values"),
-    [
-        (np.zeros(2, np.int64), np.zeros(2), None),
-        (np.zeros(2), np.zeros(2, np.int64), None),
-        (np.zeros(2, np.int64), np.zeros(3, np.int64), None),
-        (np.zeros(2, np.int64), np.zeros(2, np.int64), np.zeros((3, 1), np.float32)),
-        (np.zeros(2, np.int64), np.zeros(2, np.int64), np.zeros(2, np.float32)),
-        (np.zeros(2, np.int64), np.zeros(2, np.int64), np.zeros((2, 1), np.float64)),
-        (np.zeros(2, np.int64), np.zeros(2, np.int64), np.zeros((2, 1), np.int64)),
-    ],
-)
-def test_events_that_do_not_fit_together_are_refused(user, time, values):
-    with pytest.raises(DataError):
-        HistoryIndex(user, time, values)
 
 
 IMPORTS = """

@@ -26,9 +26,7 @@ def same(before, after):
 
 
 @settings(deadline=None, max_examples=40)
-@given(
-    st.lists(st.integers(1, 6), min_size=1, max_size=8), st.sampled_from([0.02, 0.3]), st.integers(0, 999)
-)
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=8), st.sampled_from([0.02, 0.3]), st.integers(0, 999))
 def test_statistics_are_exponential_averages_over_batches(sizes, momentum, seed):
     rng = np.random.default_rng(seed)
     batches = [rng.normal(3.0, 2.0, (n, 4)) for n in sizes]

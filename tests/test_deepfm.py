@@ -4,8 +4,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_helpers import LAYOUT, VECTORS, make_batch
 
+from model_helpers import LAYOUT, VECTORS, make_batch
 from recfm.errors import ConfigError
 from recfm.models.deepfm import DeepFM, DeepFMConfig, pairwise_interactions
 
@@ -40,7 +40,10 @@ def test_the_logit_is_first_order_plus_pairs_plus_deep(sequences):
     rows, first = model.embedding(batch), model.first_order(batch)
     assert first.shape == (7, len(model.embedding), 1)
     for b, logit in enumerate(model(batch)):
-        inputs = [rows[b].flatten(), *(history(batch, rows, model.embedding)[b] for history in model.histories)]
+        inputs = [
+            rows[b].flatten(),
+            *(history(batch, rows, model.embedding)[b] for history in model.histories),
+        ]
         hidden = torch.cat(inputs)
         for block in model.mlp:
             hidden = (block[0].weight @ hidden + block[0].bias).clamp(min=0)

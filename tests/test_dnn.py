@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from model_helpers import LABELLED, LAYOUT, VECTORS, make_batch
 
+from model_helpers import LABELLED, LAYOUT, VECTORS, make_batch
 from recfm.errors import ConfigError
 from recfm.models.dnn import DNN, DNNConfig
 from recfm.models.history_encoder import HistoryEncoderConfig

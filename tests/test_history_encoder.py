@@ -4,8 +4,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_helpers import COUNTS, IDS, LABELLED, LAYOUT, VECTORS, changed, make_batch
 
+from model_helpers import COUNTS, IDS, LABELLED, LAYOUT, VECTORS, changed, make_batch
 from recfm.data.batch import Jagged, Sequence
 from recfm.errors import ConfigError, SchemaError
 from recfm.layout import Layout
@@ -26,7 +26,9 @@ def _seed():
 def build(past, pooling="attention"):
     """Embedding and encoder in float64, every weight of a size that matters."""
     embedding = FeatureEmbedding(LAYOUT, 4, viewer="vm", std=1.0).double()
-    encoder = HistoryEncoder(past, embedding, HistoryEncoderConfig(pooling=pooling, width=3, attention_hidden=6))
+    encoder = HistoryEncoder(
+        past, embedding, HistoryEncoderConfig(pooling=pooling, width=3, attention_hidden=6)
+    )
     encoder = encoder.double()
     if past is not COUNTS and pooling == "attention":
         torch.nn.init.normal_(encoder.position)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_helpers import LAYOUT, VECTORS, changed, make_batch
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
+from model_helpers import LAYOUT, VECTORS, changed, make_batch
 from recfm.errors import ConfigError, DataError
 from recfm.models.deepfm import DeepFM, DeepFMConfig
 from recfm.models.dnn import DNN, DNNConfig
@@ -51,7 +51,10 @@ def test_label_loss_is_cross_entropy_on_the_label(make):
 
 @settings(deadline=None, max_examples=40)
 @given(
-    st.lists(st.floats(0, 1), min_size=1, max_size=6), st.floats(0, 8), st.floats(0, 5), st.sampled_from([0, 1, 5])
+    st.lists(st.floats(0, 1), min_size=1, max_size=6),
+    st.floats(0, 8),
+    st.floats(0, 5),
+    st.sampled_from([0, 1, 5]),
 )
 def test_the_loss_is_two_cross_entropies_on_label_and_capped_soft_label(scores, alpha, gamma, beta):
     loss = objective(MODELS["dnn"], label_scale=alpha, weight=gamma, gradient_scale=beta)
@@ -66,7 +69,9 @@ def test_the_loss_is_two_cross_entropies_on_label_and_capped_soft_label(scores, 
 
 def backbone_and_head(make, beta):
     loss = objective(make, gradient_scale=beta, weight=2.0)
-    if isinstance(loss.model, DeepFM):  # the wide logit reaches the serving head unweighted: give it no label loss
+    if isinstance(
+        loss.model, DeepFM
+    ):  # the wide logit reaches the serving head unweighted: give it no label loss
         batch = changed(BATCH, label=loss.model(BATCH).sigmoid().detach())
     else:
         silence_serving_head(loss)

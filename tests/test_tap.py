@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from model_helpers import LAYOUT, make_batch
 from torch import nn
 
+from model_helpers import LAYOUT, make_batch
 from recfm.errors import ConfigError
 from recfm.history.compress import Autoencoder
 from recfm.history.tap import Tap
@@ -17,7 +17,9 @@ class Stranger(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.tower = nn.ModuleDict({"wide": nn.Linear(3, 5), "deep": nn.Sequential(nn.Linear(3, 4), nn.Tanh())})
+        self.tower = nn.ModuleDict(
+            {"wide": nn.Linear(3, 5), "deep": nn.Sequential(nn.Linear(3, 4), nn.Tanh())}
+        )
         self.rows = nn.Unflatten(1, (2, 2))
         self.gru = nn.GRU(3, 2, batch_first=True)
         self.squeeze = nn.Flatten(0)
@@ -99,7 +101,7 @@ def test_unusable_lists_of_layers_are_refused(model, layers):
 
 def test_a_layer_that_did_not_run_is_named(model):
     tap = Tap(model, ["tower.wide", "rare"])
-    with pytest.raises(ConfigError, match="'tower.wide' did not run"):
+    with pytest.raises(ConfigError, match=r"'tower\.wide' did not run"):
         tap.activations()
     model(X)
     with pytest.raises(ConfigError, match="'rare' did not run"):

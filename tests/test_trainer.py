@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from model_helpers import LABELLED_HISTORY, planted_table, table_batches
 from torch import nn
 
+from model_helpers import LABELLED_HISTORY, planted_table, table_batches
 from recfm import _core
 from recfm.errors import ConfigError, DataError, MetricError, RecfmError
 from recfm.layout import SequenceLayout
@@ -89,7 +89,10 @@ def test_progress_counts_steps_and_reports_the_mean_loss(periods):
     train = table_batches(periods.vm)
     config = TrainConfig(epochs=2, learning_rate=1e-9, patience=2)
     Trainer(config).fit(
-        objective, train, table_batches(periods.vm_validation, shuffle=False), on_batch=lambda *a: seen.append(a)
+        objective,
+        train,
+        table_batches(periods.vm_validation, shuffle=False),
+        on_batch=lambda *a: seen.append(a),
     )
     assert [done for done, _, _ in seen] == list(range(1, 2 * len(train) + 1))
     assert {total for _, total, _ in seen} == {2 * len(train)}
@@ -111,7 +114,7 @@ def test_a_diverging_loss_names_epoch_and_step(periods, value):
 def test_validation_rows_of_one_class_are_refused(periods):
     label = planted_table().encoded.label
     ones = periods.vm_validation[label[periods.vm_validation] == 1]
-    with pytest.raises(MetricError, match="all labels|undefined"):
+    with pytest.raises(MetricError, match=r"all labels|undefined"):
         Trainer(TrainConfig(epochs=1)).fit(
             Climb(), table_batches(periods.vm), table_batches(ones, shuffle=False)
         )
@@ -121,7 +124,10 @@ def trained(seed, *, shuffle_seed=0):
     torch.manual_seed(seed)
     rows = planted_table().periods
     model = DNN(
-        planted_table().encoded.layout, DNNConfig(dim=4, hidden=(8,), dropout=0.1), viewer="fm", sequences=[SEEN]
+        planted_table().encoded.layout,
+        DNNConfig(dim=4, hidden=(8,), dropout=0.1),
+        viewer="fm",
+        sequences=[SEEN],
     )
     config = TrainConfig(epochs=3, batch_size=64, learning_rate=1e-2, patience=3)
     valid = table_batches(rows.fm_validation, shuffle=False)

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from model_helpers import LABELLED, LAYOUT, make_batch
 from torch import nn
 
+from model_helpers import LABELLED, LAYOUT, make_batch
 from recfm.errors import ConfigError
 from recfm.models.wukong import Wukong, WukongConfig, WukongLayer
 
@@ -95,9 +95,7 @@ def test_rows_out_of_a_layer_are_standardised_over_d():
     built = WukongLayer(6, config(dim=16)).double()
     out = built(100 * rows_of(6, dim=16))
     torch.testing.assert_close(out.mean(dim=2), torch.zeros(B, 5).double(), atol=1e-9, rtol=0)
-    torch.testing.assert_close(
-        out.var(dim=2, unbiased=False), torch.ones(B, 5).double(), atol=1e-4, rtol=0
-    )
+    torch.testing.assert_close(out.var(dim=2, unbiased=False), torch.ones(B, 5).double(), atol=1e-4, rtol=0)
 
 
 def test_permuting_rows_with_everything_that_reads_them_changes_nothing():

@@ -56,6 +56,7 @@ def reproduce(
     seed: int = 0,
     seeds: int = 5,
     out: Out = None,
+    resume: bool = False,
     json: Json = False,
 ) -> None:
     """The committed results again: all rows and controls, several seeds, mean and standard deviation.
@@ -66,11 +67,12 @@ def reproduce(
         seed: The first seed.
         seeds: How many seeds.
         out: Folder for logs and report.
+        resume: Keep the seeds that --out holds already and run only the others.
         json: Print the result as JSON.
     """
     from recfm import presets
 
-    _movielens(data, presets.ml_1m(), range(seed, seed + seeds), out, name, as_json=json)
+    _movielens(data, presets.ml_1m(), range(seed, seed + seeds), out, name, resume=resume, as_json=json)
 
 
 def loop(
@@ -79,6 +81,7 @@ def loop(
     set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SECTION.KEY=VALUE")] = (),
     seed: int | None = None,
     out: Out = None,
+    resume: bool = False,
     json: Json = False,
 ) -> None:
     """LoopFM on your own events: a TOML file names the Parquet, the schema and what differs from the defaults.
@@ -88,6 +91,7 @@ def loop(
         set: Override single keys of the file.
         seed: Run this one seed instead of the file's.
         out: Folder for log and report.
+        resume: Keep the seeds that --out holds already and run only the others.
         json: Print the result as JSON.
     """
     from recfm.data.frame import read_events
@@ -109,6 +113,7 @@ def loop(
         out or (Path(settings.out) if settings.out else None),
         name=settings.name or config.stem,
         source=str(path),
+        resume=resume,
         as_json=json,
     )
 
@@ -150,6 +155,7 @@ def _movielens(
     out: Path | None,
     name: str,
     *,
+    resume: bool = False,
     as_json: bool,
 ) -> None:
     from recfm.datasets import movielens
@@ -165,6 +171,7 @@ def _movielens(
         out,
         name=data.name,
         source=data.source,
+        resume=resume,
         as_json=as_json,
         label=name,
     )
@@ -179,6 +186,7 @@ def _run(
     *,
     name: str,
     source: str,
+    resume: bool,
     as_json: bool,
     label: str = "loop",
 ) -> None:
@@ -199,10 +207,11 @@ def _run(
             dataset=name,
             source=source,
             command=shlex.join(["recfm", *_arguments.get()]),
+            resume=resume,
             progress=progress,
         )
     if not as_json or sys.stdout.isatty():
-        console = Console()
+        console = Console(width=None if sys.stdout.isatty() else 110)
         console.print(report.table(document))
         for note in document["notes"]:
             console.print(f"- {note}", markup=False)

@@ -61,6 +61,7 @@ def extra_sequence(
     length: int,
     delay: float,
     seed: int,
+    tested_from: int,
 ) -> ExtraSequence | None:
     """What `variant` reads: always of the same events (those in the log), the same length and the same delay.
 
@@ -72,11 +73,12 @@ def extra_sequence(
         length: L.
         delay: Seconds.
         seed: Of the random vectors.
+        tested_from: First time of the test period, microseconds: the random vectors take their spread from before.
     """
     if variant.name in ("vm", "vm+kd", "control:vm-all-periods"):
         return None
     counts_only = variant.name == "control:count"
-    values = None if counts_only else _values(variant, log, encoded, raw, seed)
+    values = None if counts_only else _values(variant, log, encoded, raw, seed, tested_from)
     raw_ids = variant.name.startswith("control:raw-ids")
     index = HistoryIndex(log.user, log.time, values)
     return ExtraSequence(
@@ -93,16 +95,16 @@ def extra_sequence(
 
 
 def _values(
-    variant: Variant, log: LogRows, encoded: Encoded, raw: History, seed: int
+    variant: Variant, log: LogRows, encoded: Encoded, raw: History, seed: int, tested_from: int
 ) -> NDArray[np.float32] | NDArray[np.float16] | NDArray[np.int32]:
     match variant.name:
         case "vm+loopfm" | "vm+kd+loopfm":
             return log.z
         case "control:random-event":
-            return _like_z(log, len(log), seed)
+            return _like_z(log, len(log), seed, tested_from)
         case "control:random-item":
             items, which = np.unique(encoded.item[log.event], return_inverse=True)
-            return _like_z(log, len(items), seed)[which]
+            return _like_z(log, len(items), seed, tested_from)[which]
         case "control:score":
             return log.score[:, None]
         case "control:raw-ids":
@@ -113,7 +115,11 @@ def _values(
     raise ConfigError(f"there is no variant '{variant.name}': use one of {known}")
 
 
-def _like_z(log: LogRows, n: int, seed: int) -> NDArray[np.float32]:
-    """Random vectors [n, d] of z's own width and spread, so that only z's meaning is missing."""
-    spread = float(np.sqrt(np.mean(np.square(log.z, dtype=np.float64))))
+def _like_z(log: LogRows, n: int, seed: int, tested_from: int) -> NDArray[np.float32]:
+    """Random vectors [n, d] of z's own width and spread, so that only z's meaning is missing.
+
+    The spread is that of z before the test period: not even a scale may come from there.
+    """
+    z = log.z[log.time < tested_from]
+    spread = float(np.sqrt(np.mean(np.square(z, dtype=np.float64)))) if len(z) else 1.0
     return np.random.default_rng(seed).normal(0.0, spread, (n, log.z.shape[1])).clip(-1, 1).astype(np.float32)

@@ -2,8 +2,12 @@
 
 import dataclasses
 import datetime
+import hashlib
+import json
 import os
 import platform
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +19,8 @@ import torch
 from recfm import _core, report
 from recfm.controls import VARIANTS
 from recfm.errors import ConfigError
-from recfm.history.log import LogRows
+from recfm.history.log import EmbeddingLog, LogRows
+from recfm.history.storage import write_whole
 from recfm.loop import LoopConfig, Prepared, prepare, run_seed
 from recfm.progress import NoProgress, Progress
 from recfm.schema import Schema
@@ -35,6 +40,7 @@ def run_experiment(
     dataset: str = "events",
     source: str = "a data frame",
     command: str = "recfm.run_experiment(...)",
+    resume: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Run the loop for every seed and write the report into `folder`; earlier runs are never overwritten.
@@ -44,33 +50,45 @@ def run_experiment(
         schema: What its columns mean.
         config: Everything that decides the numbers besides the seeds.
         seeds: One full run each, FM included.
-        folder: Must be absent or empty. Gets `seed-N/log/`, `report.json`, `.png` and `.html`.
+        folder: Must be absent or empty. Gets `seed-N/log/`, `seed-N/runs.json`, and the report as `report.json`,
+            `.png` and `.html`.
         title: Heading of the report.
         dataset: Name of the data, for the report.
         source: Where the data came from, for the report.
         command: The command that reproduces the run, for the report.
+        resume: Take the seeds that `folder` holds already, finished with the same data, schema and config, and
+            run only the others.
         progress: Where to report progress.
 
     Returns:
         The report, as written.
 
     Raises:
-        ConfigError: The folder holds files already, or no seed is given.
+        ConfigError: The folder holds files already (or, to resume, a seed of another run), or no seed is given.
         RecfmError: Whatever is wrong with data, schema or disk.
     """
     seeds = list(seeds)
     if not seeds or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**63 for seed in seeds):
         raise ConfigError(f"seeds are {seeds}: give at least one, each once, from 0 to 2^63 - 1")
-    folder = Path(folder)
-    refuse_used(folder)
+    folder, progress = Path(folder), progress or NoProgress()
+    if not resume:
+        refuse_used(folder)
     prepared = prepare(events, schema, config)
-    runs, last = [], None
+    make_folder(folder)
+    key = run_key(prepared, schema, config)
+    runs: list[dict[str, Any]] = []
     for seed in seeds:
-        done, last = run_seed(
-            prepared, config, seed, folder / f"seed-{seed}" / "log", progress or NoProgress()
-        )
-        runs += [run.to_dict() for run in done]
-    assert last is not None
+        seed_folder = folder / f"seed-{seed}"
+        done = finished_runs(seed_folder, key) if resume else None
+        if done is None:
+            if resume:  # what an interrupted run left of this seed cannot be continued
+                shutil.rmtree(seed_folder, ignore_errors=True)
+            done = [run.to_dict() for run in run_seed(prepared, config, seed, seed_folder / "log", progress)]
+            write_whole(seed_folder / "runs.json", json.dumps({"key": key, "runs": done}).encode())
+        else:
+            progress.skip(STAGES_PER_SEED)
+        runs += done
+    last = EmbeddingLog.open(folder / f"seed-{seeds[-1]}" / "log").read()
     rows = report.summarise(runs)
     document = {
         "recfm": _core.build_info()["version"],
@@ -89,7 +107,7 @@ def run_experiment(
 
 
 def refuse_used(folder: Path) -> None:
-    """Refuse a folder that holds files; it is created only once there is something to write.
+    """Refuse a folder that holds files.
 
     Raises:
         ConfigError: It holds files, or is no folder.
@@ -99,7 +117,62 @@ def refuse_used(folder: Path) -> None:
     except OSError as error:
         raise ConfigError(f"cannot use '{folder}' for results: {error.strerror}") from None
     if used:
-        raise ConfigError(f"'{folder}' already holds files: choose another folder for the results")
+        raise ConfigError(
+            f"'{folder}' already holds files: choose another folder, or resume the run that it holds"
+        )
+
+
+def make_folder(folder: Path) -> None:
+    """Create `folder` before any training, so that a bad path costs nothing.
+
+    Raises:
+        ConfigError: It cannot be created or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"cannot use '{folder}' for results: {error.strerror}") from None
+
+
+def run_key(prepared: Prepared, schema: Schema, config: LoopConfig) -> str:
+    """SHA-256 of all that decides a seed's numbers: data as encoded, schema, config."""
+    encoded = prepared.encoded
+    digest = hashlib.sha256((schema.to_json() + json.dumps(dataclasses.asdict(config))).encode())
+    jagged = [part for pair in encoded.tokens.values() for part in pair]
+    for array in (
+        encoded.ids,
+        encoded.numeric,
+        encoded.user,
+        encoded.item,
+        encoded.time,
+        encoded.label,
+        *jagged,
+    ):
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def finished_runs(seed_folder: Path, key: str) -> list[dict[str, Any]] | None:
+    """The runs of a seed that was finished under this key; None if it was not finished.
+
+    Raises:
+        ConfigError: The seed was run with other data, schema or config.
+    """
+    path = seed_folder / "runs.json"
+    try:
+        saved = json.loads(path.read_bytes())
+        found, runs = saved["key"], saved["runs"]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ConfigError(
+            f"'{path}' is damaged: remove the folder '{seed_folder}' and resume again"
+        ) from None
+    if found != key:
+        raise ConfigError(f"'{path}' is of other data, schema or config: choose another folder for this run")
+    return list(runs)
 
 
 def protocol(

@@ -132,7 +132,8 @@ def prepare(events: pl.DataFrame, schema: Schema, config: LoopConfig) -> Prepare
             f"a history cannot be named '{SEQUENCE}', the name of the logged sequence: rename it"
         )
     raw_history(schema)
-    Tap(build_fm(prepared, config, []), config.taps).close()
+    fm_histories = [history.layout for history in own_histories(prepared.encoded, "fm").values()]
+    Tap(build_fm(prepared, config, fm_histories), config.taps).close()
     build_vm(prepared, config, [SequenceLayout(name=SEQUENCE, dim=config.z_dim, length=config.length)])
     return prepared
 
@@ -261,6 +262,7 @@ def train_vm(
         length=config.length,
         delay=config.delay,
         seed=seed,
+        tested_from=int(encoded.time[periods.test].min()),
     )
     if extra is not None:
         sequences[SEQUENCE] = extra
@@ -303,7 +305,7 @@ def raw_history(schema: Schema) -> History:
 
 def run_seed(
     prepared: Prepared, config: LoopConfig, seed: int, folder: Path, progress: Progress | None = None
-) -> tuple[list[Run], LogRows]:
+) -> list[Run]:
     """FM, log, VM with and without each channel, and every control.
 
     Args:
@@ -316,4 +318,4 @@ def run_seed(
     progress = progress or NoProgress()
     fm, log = train_and_log(prepared, config, seed, folder, progress)
     rows = log.read()
-    return [fm, *(train_vm(prepared, variant, rows, config, seed, progress) for variant in VARIANTS)], rows
+    return [fm, *(train_vm(prepared, variant, rows, config, seed, progress) for variant in VARIANTS)]

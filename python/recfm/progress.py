@@ -19,9 +19,16 @@ class Progress(Protocol):
         """Enter a stage; the callback takes (steps done, steps in all, running loss)."""
         ...
 
+    def skip(self, stages: int) -> None:
+        """Count stages that need not run."""
+        ...
+
 
 class NoProgress:
     """Reports nothing."""
+
+    def skip(self, stages: int) -> None:
+        """Nothing to count."""
 
     @contextmanager
     def stage(self, name: str, doing: str, seed: int) -> Iterator[OnBatch]:
@@ -56,6 +63,10 @@ class BarProgress:
 
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
+
+    def skip(self, stages: int) -> None:
+        """Count stages that need not run."""
+        self._bars.advance(self._whole, stages)
 
     @contextmanager
     def stage(self, name: str, doing: str, seed: int) -> Iterator[OnBatch]:

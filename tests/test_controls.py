@@ -38,12 +38,14 @@ def log(request, encoded):
     )
 
 
-def sequence_of(name, log, encoded, seed=0, delay=DELAY):
-    return extra_sequence(BY_NAME[name], log, encoded, RAW, length=LENGTH, delay=delay, seed=seed)
+def sequence_of(name, log, encoded, seed=0, delay=DELAY, tested_from=2**62):
+    return extra_sequence(
+        BY_NAME[name], log, encoded, RAW, length=LENGTH, delay=delay, seed=seed, tested_from=tested_from
+    )
 
 
-def values_of(name, log, encoded, seed=0):
-    return sequence_of(name, log, encoded, seed).past.index.values
+def values_of(name, log, encoded, seed=0, tested_from=2**62):
+    return sequence_of(name, log, encoded, seed, tested_from=tested_from).past.index.values
 
 
 def test_the_variants_are_those_of_the_report():
@@ -157,6 +159,19 @@ def test_random_vectors_of_items_are_one_per_item(log, encoded):
     assert len({tuple(rows[0]) for rows in vectors.values()}) == len(vectors) == 20
 
 
+@pytest.mark.parametrize("name", ["control:random-event", "control:random-item"])
+def test_not_even_the_spread_of_noise_comes_from_the_test_period(name, log, encoded):
+    tested_from = int(np.median(log.time))
+    early = log.time < tested_from
+    vectors = {}
+    for changed, z in (("none", log.z), ("late", log.z * early[:, None]), ("early", log.z * ~early[:, None])):
+        other = LogRows(user=log.user, time=log.time, event=log.event, score=log.score, z=z)
+        vectors[changed] = values_of(name, other, encoded, tested_from=tested_from)
+    assert (vectors["late"] == vectors["none"]).all()
+    assert (vectors["early"] == 0).all()
+    assert vectors["none"].std() == pytest.approx(log.z[early].astype(np.float64).std(), rel=0.2)
+
+
 def test_only_loopfm_and_the_spread_of_noise_depend_on_z(log, encoded):
     """With z shuffled among the events, no control changes: none of them reads what the FM learned."""
     order = np.random.default_rng(1).permutation(250)
@@ -181,7 +196,9 @@ def test_labels_are_read_by_the_labelled_control_alone(make_events, log, encoded
 
 def test_an_unknown_variant_is_refused(log, encoded):
     with pytest.raises(ConfigError, match="'control:dream'"):
-        extra_sequence(Variant(name="control:dream"), log, encoded, RAW, length=4, delay=0.0, seed=0)
+        extra_sequence(
+            Variant(name="control:dream"), log, encoded, RAW, length=4, delay=0.0, seed=0, tested_from=0
+        )
 
 
 def test_histories_of_the_fm_stay_with_the_fm(encoded):

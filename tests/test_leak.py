@@ -68,7 +68,9 @@ def served(world, rows, delay):
     pasts = {name: extra.past for name, extra in own_histories(encoded, "fm").items()}
     for variant in VARIANTS if len(logged) else ():
         raw = raw_history(encoded.schema)
-        extra = extra_sequence(variant, log, encoded, raw, length=3, delay=float(delay), seed=0)
+        extra = extra_sequence(
+            variant, log, encoded, raw, length=3, delay=float(delay), seed=0, tested_from=5_000_000
+        )
         if extra:
             pasts[variant.name] = extra.past
     batch = Batches(encoded, np.array(rows), batch_size=len(rows), shuffle=False, sequences=pasts).batch(0, 0)

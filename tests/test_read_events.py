@@ -17,7 +17,8 @@ def test_a_file_a_folder_and_a_glob_are_read(tmp_path):
     (tmp_path / "parts").mkdir()
     first.write_parquet(tmp_path / "parts" / "a.parquet")
     second.write_parquet(tmp_path / "parts" / "b.parquet")
-    (tmp_path / "parts" / "README.txt").write_text("not an event")
+    for name in ("README.txt", "._a.parquet", "_temporary.parquet"):  # what other programs leave there
+        (tmp_path / "parts" / name).write_text("not an event")
     assert read_events(tmp_path / "parts" / "a.parquet").equals(first)
     assert read_events(str(tmp_path / "parts")).equals(pl.concat([first, second]))
     assert read_events(tmp_path / "parts" / "*.parquet").equals(pl.concat([first, second]))

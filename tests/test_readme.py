@@ -1,6 +1,7 @@
 """The README is true: its example runs as written, its table is the committed result, its commands exist."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,11 @@ import polars as pl
 import pytest
 
 from recfm import report
+from recfm.cli import LoopFile
+from recfm.config import parse
 from recfm.datasets import movielens
+from recfm.loop import LoopConfig
+from recfm.schema import Schema
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -62,3 +67,10 @@ def test_every_make_target_it_names_exists(target):
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!https?:)([^)]+)\)", README))))
 def test_every_local_link_leads_somewhere(link):
     assert (ROOT / link).exists()
+
+
+def test_the_config_page_shows_a_file_that_is_accepted():
+    (example,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "config.md").read_text(), re.DOTALL)
+    file = parse(LoopFile, tomllib.loads(example), what="docs/config.md")
+    parse(Schema, file.schema, what="[schema]")
+    parse(LoopConfig, file.loop, what="[loop]")

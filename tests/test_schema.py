@@ -79,6 +79,26 @@ def test_changing_any_value_changes_the_json(schema, data):
     assert Schema.from_json(other.to_json()) != schema
 
 
+def test_lists_are_as_good_as_tuples():
+    schema = schema_of(MOVIE, History(name="past", of=["movie_id"]))
+    listed = Schema(
+        **{k: PLAIN[k] for k in ("user", "item", "time", "label")}, features=list(schema.features)
+    )
+    assert listed == schema == Schema.from_json(listed.to_json())
+    assert hash(listed) == hash(schema)
+
+
+@pytest.mark.parametrize(("features", "message"), [(("movie_id",), "'movie_id'"), (MOVIE, "features")])
+def test_features_that_are_none_are_refused(features, message):
+    with pytest.raises(SchemaError, match=message):
+        Schema(**{k: PLAIN[k] for k in ("user", "item", "time", "label")}, features=features)
+
+
+def test_a_name_is_no_list_of_names():
+    with pytest.raises(SchemaError, match="'movie_id'"):
+        schema_of(MOVIE, History(name="past", of="movie_id"))
+
+
 def test_the_json_of_a_schema_is_plain():
     fields = json.loads(schema_of(MOVIE).to_json())
     assert fields["user"] == "user_id"

@@ -1,6 +1,6 @@
 """recfm: train big recommendation models, keep what they learned in the small ones you serve.
 
-Importing this package loads neither torch nor polars' peers; the names that need torch load it when first used.
+Importing it does not load torch: the names that need torch load it when they are first used.
 """
 
 import importlib

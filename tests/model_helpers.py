@@ -9,6 +9,7 @@ import torch
 
 from recfm.data.batch import Batch, Jagged, Sequence
 from recfm.data.batches import Batches
+from recfm.experiment import run_experiment
 from recfm.layout import Column, Layout, SequenceLayout
 from recfm.loop import LoopConfig, own_histories, prepare
 from recfm.models.dnn import DNNConfig
@@ -137,6 +138,24 @@ def tiny_config(**changes):
         "vm_train": fast,
     }
     return LoopConfig(**(fields | changes))
+
+
+NAMES = [
+    "fm", "vm", "vm+kd", "vm+loopfm", "vm+kd+loopfm", "control:random-event", "control:random-item",
+    "control:count", "control:score", "control:raw-ids", "control:raw-ids+labels", "control:vm-all-periods",
+]  # fmt: skip
+"""Every row of a report, in its order."""
+
+SMALL = planted(users=60, events=20)
+
+
+def quick_run(folder, events=SMALL, schema=None, *, seeds=(0,), resume=False, **changes):
+    """A whole experiment of one epoch a model, too short to learn much."""
+    once = TrainConfig(epochs=1, batch_size=256)
+    config = tiny_config(**({"fm_train": once, "vm_train": once} | changes))
+    return run_experiment(
+        events, schema or planted_schema(), config, seeds=seeds, folder=folder, resume=resume
+    )
 
 
 @functools.cache

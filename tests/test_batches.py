@@ -61,7 +61,7 @@ def assert_same(one, other):
 @given(
     data=st.data(),
     batch_size=st.integers(1, 130),
-    seed=st.integers(-(2**63), 2**63 - 1),
+    seed=st.integers(0, 2**63 - 1),
     epoch=st.integers(0, 9),
     shuffle=st.booleans(),
     length=st.integers(1, 6),

@@ -40,7 +40,7 @@ def test_a_batch_holds_a_row_at_least(encoded, batch_size):
         Batches(encoded, np.arange(5), batch_size=batch_size)
 
 
-@pytest.mark.parametrize("change", [{"seed": 2**63}, {"seed": -(2**63) - 1}, {"batch_size": 2.5}])
+@pytest.mark.parametrize("change", [{"seed": 2**63}, {"seed": -1}, {"batch_size": 2.5}])
 def test_settings_that_the_core_cannot_hold_are_refused(encoded, change):
     with pytest.raises(DataError, match=next(iter(change))):
         Batches(encoded, np.arange(10), **{"batch_size": 4} | change).batch(0, 0)

@@ -77,6 +77,7 @@ def test_a_wrong_file_is_explained(work, fails, old, new, message):
         ("loop.length", "section.key=value"),
         ("loop.lenght=3", "did you mean 'length'"),
         ("loop.length=three", "length"),
+        ("loop.length='3'", "length"),
         ("loop=3", "loop"),
         ("data.x=3", "'data' is a value"),
         ("seeds=[]", "seeds"),
@@ -134,6 +135,12 @@ def test_a_result_path_below_a_file_is_refused(work, fails):
     (work / "file").write_text("x")
     path = config_file(work.parent / "data")
     assert "file" in fails("loop", "--config", path, "--out", "file/out")
+
+
+def test_resuming_needs_the_folder_of_the_run(work, fails):
+    path = config_file(work.parent / "data")
+    assert "out" in fails("loop", "--config", path, "--resume")
+    assert list(work.iterdir()) == []
 
 
 @pytest.mark.parametrize("command", [("demo",), ("reproduce", "ml-1m")], ids=str)

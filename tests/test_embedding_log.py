@@ -151,6 +151,21 @@ def test_many_writers_at_once_never_lose_a_row(tmp_path):
     assert sorted(read.event.tolist()) == sorted(kept)
 
 
+def test_of_many_creators_at_once_one_wins(tmp_path):
+    def make(worker):
+        try:
+            log = create(tmp_path / "log", fm=f"fm {worker}")
+        except LogError:
+            return None
+        log.append(**rows([worker]))
+        return worker
+
+    with ThreadPoolExecutor(8) as pool:
+        winners = [worker for worker in pool.map(make, range(8)) if worker is not None]
+    assert len(winners) == 1
+    assert_holds(EmbeddingLog.open(tmp_path / "log", fm=f"fm {winners[0]}"), winners)
+
+
 def test_appending_to_a_log_that_was_replaced_is_refused(tmp_path):
     log = create(tmp_path)
     for path in tmp_path.iterdir():

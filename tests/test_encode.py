@@ -242,3 +242,13 @@ def test_a_past_event_shows_its_ids_and_its_label(make_events):
     assert shown.T.tolist() == [*(c.tolist() for c in columns), (frame["liked"] + 1).to_list()]
     with pytest.raises(SchemaError, match="no categorical feature 'genres'"):
         encoded.history_ids(("genres",), labels=False)
+
+
+def test_a_fit_that_fails_leaves_the_last_one():
+    encoder = encoder_of(Categorical(name="x", side="item"), Categorical(name="y", side="item"))
+    good = with_keys({"x": ["a", "b", "b"], "y": [1, 2, 2]})
+    expected = encoder.fit(good).transform(good).ids.tolist()
+    bad = with_keys({"x": ["c", "c", "b"], "y": pl.Series([1, 2, 2**63], dtype=pl.UInt64)})
+    with pytest.raises(DataError, match="'y'"):
+        encoder.fit(bad)
+    assert encoder.transform(good).ids.tolist() == expected

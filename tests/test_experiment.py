@@ -8,32 +8,18 @@ import numpy as np
 import polars as pl
 import pytest
 
-from model_helpers import LABELLED_HISTORY, planted, planted_schema, tiny_config
+from model_helpers import NAMES, SMALL, planted, planted_schema, quick_run, tiny_config
 from recfm import report
 from recfm.errors import ConfigError, DataError, SchemaError
 from recfm.experiment import run_experiment
 from recfm.history.log import EmbeddingLog
-from recfm.periods import PeriodConfig
-from recfm.schema import Categorical, History, Numeric, Schema, Tokens
-from recfm.train.trainer import TrainConfig
+from recfm.schema import Schema
 
-NAMES = [
-    "fm", "vm", "vm+kd", "vm+loopfm", "vm+kd+loopfm", "control:random-event", "control:random-item",
-    "control:count", "control:score", "control:raw-ids", "control:raw-ids+labels", "control:vm-all-periods",
-]  # fmt: skip
 CONTRACT = ("name", "seeds", "auc", "auc_std", "gauc", "logloss", "ne", "ne_std", "transfer_ratio")
-ONE_EPOCH = TrainConfig(epochs=1, batch_size=256)
-QUICK = {"fm_train": ONE_EPOCH, "vm_train": ONE_EPOCH}
-SMALL = planted(users=60, events=20)
 
 
 def by_name(document):
     return {row["name"]: row for row in document["rows"]}
-
-
-def quick(folder, events=SMALL, schema=None, *, seeds=(0,), **changes):
-    config = tiny_config(**(QUICK | changes))
-    return run_experiment(events, schema or planted_schema(), config, seeds=seeds, folder=folder)
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +138,7 @@ def numbers(document):
 
 def test_the_same_seed_gives_the_same_numbers_and_another_gives_others(tmp_path):
     first, again, other = (
-        quick(tmp_path / name, seeds=(seed,)) for name, seed in (("a", 5), ("b", 5), ("c", 6))
+        quick_run(tmp_path / name, seeds=(seed,)) for name, seed in (("a", 5), ("b", 5), ("c", 6))
     )
     assert numbers(first) == numbers(again)
     assert all(a["ne"] != b["ne"] for a, b in zip(first["runs"], other["runs"], strict=True))
@@ -160,104 +146,58 @@ def test_the_same_seed_gives_the_same_numbers_and_another_gives_others(tmp_path)
 
 
 def test_the_numbers_of_a_seed_do_not_depend_on_the_seeds_before_it(tmp_path):
-    both, alone = quick(tmp_path / "both", seeds=(6, 5)), quick(tmp_path / "alone", seeds=(5,))
+    both, alone = quick_run(tmp_path / "both", seeds=(6, 5)), quick_run(tmp_path / "alone", seeds=(5,))
     assert numbers(both)[0][12:] == numbers(alone)[0]
 
 
 def test_a_folder_that_holds_files_is_refused_and_left_as_it_is(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match="already holds files"):
-        quick(tmp_path)
+        quick_run(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_an_empty_folder_and_one_to_be_made_are_fine(tmp_path):
-    (tmp_path / "empty").mkdir()
-    for name in ("empty", "new/one"):
-        assert (tmp_path / name / "report.json").exists() or quick(tmp_path / name)
-        assert (tmp_path / name / "report.json").exists()
+def test_an_empty_folder_is_fine(tmp_path):
+    quick_run(tmp_path)
+    assert (tmp_path / "report.json").exists()
+
+
+def test_resuming_never_removes_files_of_others(tmp_path):
+    (tmp_path / "seed-0").mkdir()
+    (tmp_path / "seed-0" / "thesis.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="seed-0"):
+        quick_run(tmp_path, resume=True)
+    assert (tmp_path / "seed-0" / "thesis.txt").read_text() == "mine"
+
+
+def test_resuming_never_replaces_the_report_of_another_run(tmp_path):
+    quick_run(tmp_path / "out", seeds=(0,))
+    before = (tmp_path / "out" / "report.json").read_bytes()
+    with pytest.raises(ConfigError, match="other data, schema or config"):
+        quick_run(tmp_path / "out", seeds=(1,), resume=True, z_dim=3)
+    assert (tmp_path / "out" / "report.json").read_bytes() == before
 
 
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("x")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(ConfigError, match="file"):
-            quick(folder)
+            quick_run(folder)
 
 
 @pytest.mark.parametrize("seeds", [(), (1, 1), (-1,), (2**63,)], ids=str)
 def test_unusable_seeds_are_refused_before_anything_is_written(seeds, tmp_path):
     with pytest.raises(ConfigError, match="seeds"):
-        quick(tmp_path / "out", seeds=seeds)
+        quick_run(tmp_path / "out", seeds=seeds)
     assert not (tmp_path / "out").exists()
 
 
 def test_data_that_cannot_work_leaves_no_folder(tmp_path):
     with pytest.raises(SchemaError, match="'clicked'"):
-        quick(tmp_path / "out", SMALL.drop("clicked"))
+        quick_run(tmp_path / "out", SMALL.drop("clicked"))
     with pytest.raises(DataError, match="period"):
-        quick(tmp_path / "out", SMALL.with_columns(time=pl.lit(1)))
+        quick_run(tmp_path / "out", SMALL.with_columns(time=pl.lit(1)))
     with pytest.raises(DataError, match="period are 0"):
-        quick(tmp_path / "out", SMALL.with_columns(clicked=pl.lit(0)))
+        quick_run(tmp_path / "out", SMALL.with_columns(clicked=pl.lit(0)))
     assert not (tmp_path / "out").exists()
-
-
-# ---- other shapes of a run -------------------------------------------------------------------------------------
-
-
-def test_a_deepfm_as_the_vertical_model(tmp_path):
-    document = quick(tmp_path / "out", vm="deepfm")
-    assert document["protocol"]["vm_model"] == "deepfm"
-    sizes = {name: row["parameters"] for name, row in by_name(document).items()}
-    assert sizes["vm"] == sizes["vm+kd"] == sizes["control:vm-all-periods"]
-    assert sizes["vm+loopfm"] > sizes["vm"]
-
-
-def test_a_schema_without_any_history(tmp_path):
-    document = quick(tmp_path / "out", schema=planted_schema(Categorical(name="user", side="user")))
-    assert [row["name"] for row in document["rows"]] == NAMES
-
-
-def test_a_history_that_the_vm_reads_as_well(tmp_path):
-    shared = History(name="seen", of=("item",), labels=True, length=10)
-    slow = {"epochs": 6, "batch_size": 128, "learning_rate": 1e-2, "patience": 2}
-    rows = by_name(quick(tmp_path / "out", planted(), planted_schema(shared), vm_train=TrainConfig(**slow)))
-    assert rows["vm"]["auc"] > 0.75, "it now sees past labels itself"
-    assert rows["vm+loopfm"]["parameters"] > rows["vm"]["parameters"]
-
-
-def test_every_kind_of_feature_and_user_key_at_once(tmp_path):
-    events = SMALL.with_columns(
-        user=pl.format("u{}", "user"),
-        time=pl.from_epoch("time", time_unit="s"),
-        price=pl.col("item") * 1.5,
-        tags=pl.concat_list(pl.format("t{}", pl.col("item") % 3)),
-        secret=pl.col("item") % 4,
-    )
-    features = (
-        Numeric(name="price", side="item"), Tokens(name="tags", side="item", buckets=9),
-        Categorical(name="secret", side="item", seen_by="fm"), LABELLED_HISTORY,
-        History(name="hidden", of=("secret",), labels=True, length=4, seen_by="fm"),
-    )  # fmt: skip
-    document = quick(tmp_path / "out", events, planted_schema(*features))
-    assert [row["name"] for row in document["rows"]] == NAMES
-
-
-def test_a_log_in_which_nobody_comes_twice_has_no_gauc(tmp_path):
-    document = quick(tmp_path / "out", SMALL.with_columns(user=pl.int_range(pl.len())))
-    assert {row["gauc"] for row in document["rows"]} == {None}
-    assert document["log"]["empty_history"] == 1.0
-
-
-def test_a_delay_hides_recent_events(tmp_path):
-    means = [quick(tmp_path / str(d), delay=d)["log"]["mean_history"] for d in (0.0, 3 * 3600.0, 1e7)]
-    assert means[0] > means[1] > means[2] == 0.0
-
-
-def test_with_every_event_delayed_past_the_end_loopfm_is_a_vm_with_nothing_more_to_read(tmp_path):
-    config = tiny_config(delay=1e7, periods=PeriodConfig(fm=0.5, vm=0.3, validation=0.15))
-    document = run_experiment(planted(), planted_schema(), config, folder=tmp_path / "out")
-    rows = by_name(document)
-    assert abs(rows["vm+loopfm"]["auc"] - rows["vm"]["auc"]) < 0.03
-    assert rows["fm"]["auc"] > rows["vm"]["auc"] + 0.1

@@ -1,5 +1,6 @@
-"""The pipeline's parts: what each period may see, what the log holds, what every variant of the VM reads."""
+"""The pipeline's parts: what each period may see, what the log holds, what trains on which rows."""
 
+import dataclasses
 from contextlib import contextmanager
 
 import numpy as np
@@ -8,16 +9,20 @@ import pytest
 
 from model_helpers import LABELLED_HISTORY, planted, planted_schema, tiny_config
 from recfm import loop
-from recfm.controls import SEQUENCE, VARIANTS, extra_sequence
+from recfm.controls import SEQUENCE, VARIANTS
 from recfm.data.encode import Encoder
 from recfm.errors import ConfigError, LeakError, SchemaError
+from recfm.history.compress import Autoencoder
 from recfm.history.log import EmbeddingLog
+from recfm.history.score import fingerprint, log_embeddings
+from recfm.history.tap import Tap
 from recfm.models.deepfm import DeepFM
 from recfm.models.dnn import DNN
+from recfm.models.history_encoder import HistoryEncoderConfig
 from recfm.progress import NoProgress
 from recfm.schema import Categorical, History, Tokens
 from recfm.train.losses import DistillConfig
-from recfm.train.trainer import TrainConfig
+from recfm.train.trainer import TrainConfig, predict
 
 EVENTS = planted(users=60, events=20)
 CONFIG = tiny_config(fm_train=TrainConfig(epochs=2, batch_size=128, learning_rate=1e-2),
@@ -73,6 +78,24 @@ def test_the_vm_never_reads_what_the_schema_keeps_from_it(prepared):
     assert list(loop.own_histories(shared.encoded, "vm")) == ["mine"]
 
 
+def test_a_history_keeps_its_length_and_delay():
+    slow = History(name="slow", of=("item",), length=7, delay=60.0, labels=True, seen_by="fm")
+    prepared = loop.prepare(EVENTS, planted_schema(slow), CONFIG)
+    found = loop.own_histories(prepared.encoded, "fm")["slow"]
+    assert (found.past.length, found.past.delay) == (7, 60.0)
+    assert (found.layout.length, found.layout.ids, found.layout.labels) == (7, ("item",), True)
+
+
+def test_the_fm_and_the_vm_pool_as_configured(prepared):
+    layouts = [history.layout for history in loop.own_histories(prepared.encoded, "fm").values()]
+    config = tiny_config(
+        fm_history=HistoryEncoderConfig(pooling="sum", width=5), history=HistoryEncoderConfig(width=6)
+    )
+    fm, vm = loop.build_fm(prepared, config, layouts), loop.build_vm(prepared, config, layouts)
+    assert fm.histories[0].config == config.fm_history
+    assert vm.histories[0].config == config.history
+
+
 @pytest.mark.parametrize(("vm", "kind"), [("dnn", DNN), ("deepfm", DeepFM)])
 def test_the_configured_vm_is_built(prepared, vm, kind):
     assert type(loop.build_vm(prepared, tiny_config(vm=vm), [])) is kind
@@ -97,18 +120,13 @@ def test_raw_id_controls_show_only_what_the_vm_may_see(features, of):
 
 @pytest.mark.parametrize(
     "features",
-    [(Categorical(name="user", side="user"),), (Tokens(name="item", side="item"),)],
+    [(Categorical(name="user", side="user"),), (Tokens(name="tags", side="item"),)],
     ids=["no item", "tokens only"],
 )
 def test_a_schema_without_an_item_id_for_the_controls_is_refused_before_any_training(features):
-    schema = planted_schema()
-    schema = type(schema)(user="user", item="item", time="time", label="clicked", features=features)
-    events = EVENTS.with_columns(item=pl.concat_list("item")) if features[0].name == "item" else EVENTS
-    if features[0].name == "item":
-        schema = type(schema)(user="user", item="key", time="time", label="clicked", features=features)
-        events = events.with_columns(key=EVENTS["item"])
+    schema = dataclasses.replace(planted_schema(), features=features)
     with pytest.raises(SchemaError, match="item"):
-        loop.prepare(events, schema, CONFIG)
+        loop.prepare(EVENTS.with_columns(tags=pl.concat_list("item")), schema, CONFIG)
 
 
 def test_the_name_of_the_logged_sequence_is_reserved():
@@ -171,64 +189,16 @@ def test_scores_are_nan_where_nothing_was_logged(prepared, logged):
     assert np.isnan(score[prepared.periods.fm]).all()
 
 
-# ---- what each variant reads -----------------------------------------------------------------------------------
-
-
-def shown(name, rows, encoded):
-    """What one logged event shows of itself in a variant, [n, *]."""
-    ids = encoded.ids[rows.event]
-    return {
-        "vm+loopfm": rows.z,
-        "vm+kd+loopfm": rows.z,
-        "control:score": rows.score[:, None],
-        "control:raw-ids": ids,
-        "control:raw-ids+labels": np.column_stack([ids, encoded.label[rows.event] + 1]),
-    }.get(name)
-
-
-@pytest.mark.parametrize("delay", [0.0, 90.0 * 60])
-@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.name)
-def test_a_variant_reads_the_users_logged_past_and_nothing_else(prepared, logged, variant, delay):
-    rows, encoded, length = logged[1].read(), prepared.encoded, 3
-    extra = extra_sequence(
-        variant, rows, encoded, loop.raw_history(encoded.schema), length=length, delay=delay, seed=0
-    )
-    if variant.name in ("vm", "vm+kd", "control:vm-all-periods"):
-        assert extra is None
-        return
-    batch = loop.batches(
-        prepared, prepared.periods.logged, {SEQUENCE: extra}, TrainConfig(batch_size=10**6)
-    ).batch(0, 0)
-    past, values = batch.sequences[SEQUENCE], shown(variant.name, rows, encoded)
-    found = past.ids if past.ids is not None else past.vectors
-    seen = 0
-    for b in range(0, len(batch), 17):
-        mine = (rows.user == int(batch.user[b])) & (rows.time < int(batch.time[b]) - delay * 1e6)
-        events = np.flatnonzero(mine)[np.argsort(-rows.time[mine], kind="stable")]
-        count = len(events) if variant.name == "control:count" else min(len(events), length)
-        assert int(past.lengths[b]) == count
-        seen += count
-        if values is not None:
-            np.testing.assert_array_equal(found[b, :count].numpy(), values[events[:length]])
-            assert not found[b, count:].any()
-    assert seen > 0
-
-
-def test_random_controls_have_the_width_and_spread_of_z_but_not_its_meaning(prepared, logged):
-    rows, encoded = logged[1].read(), prepared.encoded
-    raw = loop.raw_history(encoded.schema)
-    event, item = (
-        extra_sequence(BY_NAME[name], rows, encoded, raw, length=5, delay=0, seed=0).past.index.values
-        for name in ("control:random-event", "control:random-item")
-    )
-    assert event.shape == item.shape == rows.z.shape
-    spread = np.sqrt((rows.z**2).mean())
-    assert np.sqrt((event**2).mean()) == pytest.approx(spread, rel=0.1)
-    assert len(np.unique(event, axis=0)) == len(rows)
-    items = encoded.item[rows.event]
-    assert len(np.unique(item, axis=0)) == len(np.unique(items))
-    for key in np.unique(items)[:5]:
-        assert len(np.unique(item[items == key], axis=0)) == 1
+def test_scoring_turns_dropout_off(prepared, tmp_path):
+    histories = loop.own_histories(prepared.encoded, "fm")
+    config = tiny_config(fm=dataclasses.replace(CONFIG.fm, dropout=0.9))
+    fm = loop.build_fm(prepared, config, [history.layout for history in histories.values()]).train()
+    later = loop.batches(prepared, prepared.periods.logged, histories, CONFIG.fm_train)
+    autoencoder, trained = Autoencoder(16, 4), prepared.periods.fm_trained(prepared.encoded.time)
+    log = EmbeddingLog.create(tmp_path / "log", fm=fingerprint(fm, autoencoder), dim=4, trained=trained)
+    with Tap(fm, config.taps) as tap:
+        log_embeddings(log, fm, tap, autoencoder, later)
+    np.testing.assert_allclose(log.read().score, predict(fm, later), atol=1e-6)
 
 
 # ---- training --------------------------------------------------------------------------------------------------
@@ -236,7 +206,7 @@ def test_random_controls_have_the_width_and_spread_of_z_but_not_its_meaning(prep
 
 def test_one_seed_runs_every_variant_on_its_own_rows(prepared, tmp_path):
     spy = Spy()
-    runs, _ = loop.run_seed(prepared, CONFIG, 3, tmp_path / "log", spy)
+    runs = loop.run_seed(prepared, CONFIG, 3, tmp_path / "log", spy)
     names = ["fm", *BY_NAME]
     assert [run.name for run in runs] == names
     assert [stage[:3] for stage in spy.stages] == [
@@ -248,6 +218,22 @@ def test_one_seed_runs_every_variant_on_its_own_rows(prepared, tmp_path):
     assert totals == {name: 2 * -(-steps.get(name, sizes["vm"]) // 128) for name in names}
 
 
+def test_only_training_rows_are_shuffled_and_by_the_runs_seed(prepared, tmp_path, monkeypatch):
+    asked = []
+
+    def spy(*arguments, **options):
+        asked.append((options.get("shuffle", False), options.get("seed", 0)))
+        return plain(*arguments, **options)
+
+    plain = loop.batches
+    monkeypatch.setattr(loop, "batches", spy)
+    loop.run_seed(prepared, CONFIG, 3, tmp_path / "log")
+    assert [seed for shuffle, seed in asked if shuffle] == [3] * 12
+    assert [seed for shuffle, seed in asked if not shuffle] == [
+        0
+    ] * 25  # taps, log; per model validation, test
+
+
 def test_nothing_is_trained_or_selected_on_the_test_period(prepared, tmp_path):
     flipped = EVENTS.with_columns(clicked=1 - pl.col("clicked"))
     rows = prepared.periods.test
@@ -257,13 +243,13 @@ def test_nothing_is_trained_or_selected_on_the_test_period(prepared, tmp_path):
     )  # fmt: skip
     changed = loop.prepare(late, planted_schema(), CONFIG)
     assert not np.array_equal(changed.encoded.label, prepared.encoded.label)
-    first, log = loop.run_seed(prepared, CONFIG, 0, tmp_path / "a")
-    second, other = loop.run_seed(changed, CONFIG, 0, tmp_path / "b")
+    first = loop.run_seed(prepared, CONFIG, 0, tmp_path / "a")
+    second = loop.run_seed(changed, CONFIG, 0, tmp_path / "b")
     for a, b in zip(first, second, strict=True):
         assert a.fit.curve == b.fit.curve, a.name
         assert a.metrics != b.metrics, a.name
-    before = np.isin(log.event, prepared.periods.vm)
-    assert np.array_equal(log.z[before], other.z[before])
+    z = [EmbeddingLog.open(tmp_path / name).read().z[: len(prepared.periods.vm)] for name in ("a", "b")]
+    assert np.array_equal(*z)
 
 
 def test_distilling_with_weight_zero_is_the_plain_vm(prepared, logged):

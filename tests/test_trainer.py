@@ -83,6 +83,20 @@ def test_objectives_train_in_training_mode_after_each_validation(periods):
     assert fit.seconds > 0
 
 
+def test_each_epoch_serves_every_row_once_in_an_order_of_its_own(periods):
+    class Rows(Climb):
+        def forward(self, batch):
+            served.append(batch.row)
+            return super().forward(batch)
+
+    served, train = [], table_batches(periods.vm)
+    valid = table_batches(periods.vm_validation, shuffle=False)
+    Trainer(TrainConfig(epochs=2, learning_rate=1e-4)).fit(Rows(), train, valid)
+    first, second = torch.cat(served[: len(train)]), torch.cat(served[len(train) :])
+    assert first.sort().values.tolist() == second.sort().values.tolist() == sorted(periods.vm)
+    assert not torch.equal(first, second)
+
+
 def test_progress_counts_steps_and_reports_the_mean_loss(periods):
     seen = []
     objective = LabelLoss(Steady())

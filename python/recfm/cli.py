@@ -18,7 +18,7 @@ import tyro
 from rich.console import Console
 
 from recfm.config import Strict, parse, read_toml
-from recfm.errors import RecfmError, SchemaError
+from recfm.errors import ConfigError, RecfmError, SchemaError
 
 if TYPE_CHECKING:  # torch takes seconds to import; `recfm --help` must not
     import polars as pl
@@ -194,6 +194,8 @@ def _run(
     from recfm.experiment import STAGES_PER_SEED, run_experiment
     from recfm.progress import BarProgress
 
+    if resume and out is None:
+        raise ConfigError("--resume needs --out, the folder of the run to go on with")
     stamp = datetime.datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     folder = out or Path("runs") / f"{label}-{stamp}"
     with BarProgress(STAGES_PER_SEED * len(seeds), Console(stderr=True)) as progress:

@@ -74,20 +74,20 @@ def run_experiment(
     if not resume:
         refuse_used(folder)
     prepared = prepare(events, schema, config)
-    make_folder(folder)
     key = run_key(prepared, schema, config)
+    finished = finished_seeds(folder, key) if resume else {}
+    make_folder(folder)
     runs: list[dict[str, Any]] = []
     for seed in seeds:
         seed_folder = folder / f"seed-{seed}"
-        done = finished_runs(seed_folder, key) if resume else None
-        if done is None:
-            if resume:  # what an interrupted run left of this seed cannot be continued
-                shutil.rmtree(seed_folder, ignore_errors=True)
+        if seed in finished:
+            progress.skip(STAGES_PER_SEED)
+        else:
+            clear_unfinished(seed_folder)
             done = [run.to_dict() for run in run_seed(prepared, config, seed, seed_folder / "log", progress)]
             write_whole(seed_folder / "runs.json", json.dumps({"key": key, "runs": done}).encode())
-        else:
-            progress.skip(STAGES_PER_SEED)
-        runs += done
+            finished[seed] = done
+        runs += finished[seed]
     last = EmbeddingLog.open(folder / f"seed-{seeds[-1]}" / "log").read()
     rows = report.summarise(runs)
     document = {
@@ -154,25 +154,47 @@ def run_key(prepared: Prepared, schema: Schema, config: LoopConfig) -> str:
     return digest.hexdigest()
 
 
-def finished_runs(seed_folder: Path, key: str) -> list[dict[str, Any]] | None:
-    """The runs of a seed that was finished under this key; None if it was not finished.
+def finished_seeds(folder: Path, key: str) -> dict[int, list[dict[str, Any]]]:
+    """The runs of each seed that was finished in `folder`.
 
     Raises:
-        ConfigError: The seed was run with other data, schema or config.
+        ConfigError: A seed was run with other data, schema or config, or the folder holds something else.
     """
-    path = seed_folder / "runs.json"
+    finished = {}
+    for path in sorted(folder.glob("seed-*/runs.json")):
+        try:
+            saved = json.loads(path.read_bytes())
+            found, seed, runs = saved["key"], int(path.parent.name.removeprefix("seed-")), list(saved["runs"])
+        except (OSError, ValueError, KeyError, TypeError):
+            raise ConfigError(
+                f"'{path}' is damaged: remove the folder '{path.parent}' and resume again"
+            ) from None
+        if found != key:
+            raise ConfigError(
+                f"'{path}' is of other data, schema or config: choose another folder for this run"
+            )
+        finished[seed] = runs
+    if not any(folder.glob("seed-*")):
+        refuse_used(folder)
+    return finished
+
+
+def clear_unfinished(seed_folder: Path) -> None:
+    """Remove what an interrupted run left of a seed, which cannot be continued: its log, and nothing else.
+
+    Raises:
+        ConfigError: The folder holds something else, or cannot be emptied.
+    """
     try:
-        saved = json.loads(path.read_bytes())
-        found, runs = saved["key"], saved["runs"]
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ConfigError(
-            f"'{path}' is damaged: remove the folder '{seed_folder}' and resume again"
-        ) from None
-    if found != key:
-        raise ConfigError(f"'{path}' is of other data, schema or config: choose another folder for this run")
-    return list(runs)
+        names = {path.name for path in seed_folder.iterdir()} if seed_folder.exists() else set()
+        if names - {"log"}:
+            raise ConfigError(
+                f"'{seed_folder}' holds {', '.join(sorted(names))}, not an unfinished seed: move it away"
+            )
+        if names:
+            shutil.rmtree(seed_folder)
+    except OSError as error:
+        raise ConfigError(f"cannot empty '{seed_folder}': {error.strerror}") from None
 
 
 def protocol(

@@ -90,6 +90,12 @@ class History(Strict):
     delay: float = 0.0
     seen_by: SeenBy = "both"
 
+    def __post_init__(self) -> None:
+        given: object = self.of
+        if isinstance(given, str):
+            raise SchemaError(f"history '{self.name}': of is {given!r}, give a list of feature names")
+        object.__setattr__(self, "of", tuple(self.of))
+
 
 class _ByKind:
     """Tells pydantic to pick a feature's class by its `kind`; imported only when a file is parsed."""
@@ -127,6 +133,13 @@ class Schema(Strict):
     time_unit: Literal["s", "ms", "us", "ns"] = "s"
 
     def __post_init__(self) -> None:
+        given: object = self.features
+        if not isinstance(given, list | tuple):  # a list is what one writes first
+            raise SchemaError(f"features is {given!r}: give a list of features")
+        object.__setattr__(self, "features", tuple(given))
+        for feature in self.features:
+            if not isinstance(feature, Categorical | Numeric | Tokens | History):
+                raise SchemaError(f"{feature!r} is no feature: use Categorical, Numeric, Tokens or History")
         keys = [self.user, self.item, self.time, self.label]
         for key in keys:
             if keys.count(key) > 1:

@@ -47,8 +47,9 @@ class Batches:
             raise DataError(f"rows are {rows.dtype} of shape {rows.shape}: give row positions, 1-d integers")
         if len(rows) == 0:
             raise DataError("there are no rows to batch: the period is empty")
-        if batch_size < 1:
-            raise DataError(f"batch_size is {batch_size}: it must be at least 1")
+        for name, value, low in (("batch_size", batch_size, 1), ("seed", seed, 0)):
+            if not isinstance(value, int | np.integer) or not low <= value < 2**63:
+                raise DataError(f"{name} is {value}: it must be an integer from {low} to 2^63 - 1")
         self.encoded, self.batch_size, self.seed, self.shuffle = encoded, batch_size, seed, shuffle
         self.rows = np.ascontiguousarray(rows, dtype=np.int64)
         if self.rows.min() < 0 or self.rows.max() >= len(encoded):

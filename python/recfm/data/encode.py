@@ -79,14 +79,15 @@ class Encoder:
             DataError: The frame is empty, a key is null, or a label is not 0 or 1.
         """
         check_frame(frame, self.schema)
+        vocabularies, moments = {}, {}
         for feature in self.schema.features:
             if isinstance(feature, Categorical | Tokens) and feature.buckets is None:
-                self._vocabularies[feature.name] = _core.Vocab.fit(
+                vocabularies[feature.name] = _core.Vocab.fit(
                     frame[feature.name], name=feature.name, min_count=feature.min_count
                 )
             elif isinstance(feature, Numeric):
-                self._moments[feature.name] = _moments(_numeric_values(frame[feature.name], feature))
-        self._fitted = True
+                moments[feature.name] = _moments(_numeric_values(frame[feature.name], feature))
+        self._vocabularies, self._moments, self._fitted = vocabularies, moments, True
         return self
 
     def transform(self, frame: pl.DataFrame) -> Encoded:

@@ -24,7 +24,7 @@ def read_events(path: str | Path) -> pl.DataFrame:
     path = Path(path).expanduser()
     try:
         if path.is_dir():
-            files = sorted(path.glob("*.parquet"))
+            files = sorted(file for file in path.glob("*.parquet") if file.name[0] not in "._")
         elif path.exists():
             files = [path]
         else:

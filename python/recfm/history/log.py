@@ -106,8 +106,6 @@ class EmbeddingLog:
                     f"{', '.join(_DTYPES)}, trained (first, last) times"
                 )
         folder = Path(folder)
-        if (folder / "manifest.json").exists():
-            raise LogError(f"'{folder}' already holds an embedding log: open it, or choose another folder")
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -122,7 +120,12 @@ class EmbeddingLog:
             "segments": [],
         }
         log = cls(folder, manifest)
-        log._commit(manifest)
+        with log._locked():
+            if (folder / "manifest.json").exists():  # another process was faster
+                raise LogError(
+                    f"'{folder}' already holds an embedding log: open it, or choose another folder"
+                )
+            log._commit(manifest)
         return log
 
     @classmethod
@@ -328,16 +331,25 @@ class EmbeddingLog:
             ) from None
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Be the only writer, and see what earlier writers committed since this log was opened."""
+    def _locked(self) -> Iterator[None]:
+        """Be the only writer."""
         lock = filelock.FileLock(self.folder / ".lock", timeout=0)
         try:
             lock.acquire()
         except filelock.Timeout:
             raise LogError(f"another process is writing to '{self.folder}': wait until it is done") from None
-        except OSError as error:
-            raise LogError(f"cannot write to '{self.folder}': {reason(error)}") from None
+        except (OSError, NotImplementedError) as error:
+            why = reason(error) if isinstance(error, OSError) else "its file system has no locks"
+            raise LogError(f"cannot write to '{self.folder}': {why}") from None
         try:
+            yield
+        finally:
+            lock.release()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Be the only writer, and see what earlier writers committed since this log was opened."""
+        with self._locked():
             found = read_manifest(self.folder / "manifest.json")
             if found != self._manifest:
                 if _identity(found) != _identity(self._manifest):
@@ -346,8 +358,6 @@ class EmbeddingLog:
                     )
                 self._manifest, self._events = found, None
             yield
-        finally:
-            lock.release()
 
 
 def _is_period(trained: Any) -> bool:

@@ -49,11 +49,10 @@ class Tap:
 
     def _hook(self, name: str) -> Any:
         def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            if not isinstance(output, Tensor):
-                raise ConfigError(
-                    f"layer '{name}' returns a {type(output).__name__}, not a tensor: tap another one"
-                )
-            self._seen[name] = output.detach().flatten(1)
+            if not isinstance(output, Tensor) or output.ndim == 0:
+                found = "one number" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+                raise ConfigError(f"layer '{name}' puts out {found}, not a tensor [B, ...]: tap another one")
+            self._seen[name] = output.detach().reshape(len(output), -1)
 
         return keep
 

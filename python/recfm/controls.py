@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recfm.data.encode import Encoded
-from recfm.errors import ConfigError
+from recfm.errors import ConfigError, DataError
 from recfm.history.index import HistoryIndex, PastEvents
 from recfm.history.log import LogRows
 from recfm.layout import SequenceLayout
@@ -77,6 +77,8 @@ def extra_sequence(
     """
     if variant.name in ("vm", "vm+kd", "control:vm-all-periods"):
         return None
+    if len(log) == 0 or log.event.min() < 0 or log.event.max() >= len(encoded):
+        raise DataError(f"the log's {len(log)} events are not rows of this table of {len(encoded)}")
     counts_only = variant.name == "control:count"
     values = None if counts_only else _values(variant, log, encoded, raw, seed, tested_from)
     raw_ids = variant.name.startswith("control:raw-ids")

@@ -42,7 +42,8 @@ class Categorical(Strict):
 class Numeric(Strict):
     """One number per event, standardised on the training period; `log` takes sign(x) * log1p(|x|) first.
 
-    Nulls and NaN become 0, which is the mean after standardising.
+    Nulls and NaN become 0, which is the mean after standardising; infinities and outliers are cut at 10,000
+    standard deviations.
     """
 
     kind: Literal["numeric"] = "numeric"

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import statistics
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from model_helpers import NAMES, SMALL, planted, planted_schema, quick_run, tiny_config
 from recfm import report
-from recfm.errors import ConfigError, DataError, SchemaError
+from recfm.errors import ConfigError, DataError, RecfmError, SchemaError
 from recfm.experiment import run_experiment
 from recfm.history.log import EmbeddingLog
 from recfm.schema import Schema
@@ -201,3 +202,18 @@ def test_data_that_cannot_work_leaves_no_folder(tmp_path):
     with pytest.raises(DataError, match="period are 0"):
         quick_run(tmp_path / "out", SMALL.with_columns(clicked=pl.lit(0)))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_report_that_cannot_be_written_is_explained(tmp_path):
+    quick_run(tmp_path / "out")
+    (tmp_path / "out" / "report.json").unlink()
+    (tmp_path / "out" / "report.json" / "in the way").mkdir(parents=True)
+    with pytest.raises(RecfmError, match=r"report\.json"):
+        quick_run(tmp_path / "out", resume=True)
+
+
+def test_a_kill_while_a_seeds_runs_are_written_does_not_block_resuming(tmp_path):
+    before = quick_run(tmp_path / "out")
+    saved = tmp_path / "out" / "seed-0" / "runs.json"
+    saved.rename(saved.with_name(f".runs.json.{os.getpid()}.tmp"))
+    assert numbers(quick_run(tmp_path / "out", resume=True)) == numbers(before)

@@ -1,8 +1,10 @@
 """The report: arithmetic of its rows, its notes, and the documents drawn from the made-up example."""
 
 import copy
+import errno
 import io
 import json
+import os
 import re
 import struct
 import subprocess
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from recfm import report
-from recfm.errors import DataError, MetricError
+from recfm.errors import DataError, MetricError, StorageError
 from recfm.report import document, summary
 
 EXAMPLE = Path(__file__).parent / "assets" / "report_example.json"
@@ -335,12 +337,12 @@ def test_read_refuses(tmp_path):
 def test_failed_write_keeps_the_old_report(example, tmp_path, monkeypatch):
     report.write(example, tmp_path)
 
-    def full(*_):
-        raise OSError("no space left")
+    def full(_descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "replace", full)
+    monkeypatch.setattr(os, "fsync", full)
     example["title"] = "new"
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(StorageError, match=r"report\.json'.*no space left.*unchanged"):
         report.write(example, tmp_path)
     monkeypatch.undo()
     assert report.read(tmp_path)["title"] == "Example (made-up numbers)"

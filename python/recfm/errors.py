@@ -30,6 +30,10 @@ class LogError(RecfmError, OSError):
     """An embedding log cannot be read or written: truncated, corrupted, or from another FM."""
 
 
+class StorageError(RecfmError, OSError):
+    """A result cannot be written to disk."""
+
+
 class ConfigError(RecfmError, ValueError):
     """A configuration key or value is not known."""
 

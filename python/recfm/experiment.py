@@ -19,8 +19,8 @@ import torch
 from recfm import _core, report
 from recfm.controls import VARIANTS
 from recfm.errors import ConfigError
+from recfm.files import write_whole
 from recfm.history.log import EmbeddingLog, LogRows
-from recfm.history.storage import write_whole
 from recfm.loop import LoopConfig, Prepared, prepare, run_seed
 from recfm.progress import NoProgress, Progress
 from recfm.schema import Schema
@@ -65,7 +65,8 @@ def run_experiment(
 
     Raises:
         ConfigError: The folder holds files already (or, to resume, a seed of another run), or no seed is given.
-        RecfmError: Whatever is wrong with data, schema or disk.
+        StorageError: The disk refuses the results; finished seeds are kept, and `resume` takes them.
+        RecfmError: Whatever is wrong with data or schema.
     """
     seeds = list(seeds)
     if not seeds or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**63 for seed in seeds):
@@ -187,9 +188,11 @@ def clear_unfinished(seed_folder: Path) -> None:
     """
     try:
         names = {path.name for path in seed_folder.iterdir()} if seed_folder.exists() else set()
-        if names - {"log"}:
+        # A kill while runs.json is written leaves its temporary file.
+        foreign = {name for name in names - {"log"} if not name.startswith(".runs.json.")}
+        if foreign:
             raise ConfigError(
-                f"'{seed_folder}' holds {', '.join(sorted(names))}, not an unfinished seed: move it away"
+                f"'{seed_folder}' holds {', '.join(sorted(foreign))}, not an unfinished seed: move it away"
             )
         if names:
             shutil.rmtree(seed_folder)

@@ -24,15 +24,15 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from recfm.errors import DataError, LeakError, LogError
+from recfm.files import reason
 from recfm.history.index import HistoryIndex
 from recfm.history.storage import (
     FORMAT,
     VERSION,
     read_manifest,
-    reason,
     sync_folder,
+    write_log_file,
     write_manifest,
-    write_whole,
 )
 
 _DTYPES = {"f32": np.float32, "f16": np.float16}
@@ -312,7 +312,7 @@ class EmbeddingLog:
             raise LogError(f"segment '{path}' is not a valid safetensors file: {error}") from None
 
     def _write_segment(self, path: Path, content: bytes) -> None:
-        write_whole(path, content)
+        write_log_file(path, content)
         try:
             sync_folder(self.folder)  # before the manifest may name it
         except OSError as error:

@@ -1,7 +1,5 @@
-"""Files that are whole or absent: atomic writes and a manifest that knows its own checksum."""
+"""The log's manifest, which knows its own checksum, and how the log writes files."""
 
-import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -9,29 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from recfm.errors import LogError
+from recfm.files import reason, write_whole
 
 FORMAT, VERSION = "recfm-embedding-log", 1
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write all of `content` or leave `path` as it was: temporary name, fsync, rename.
-
-    Raises:
-        LogError: The disk refuses; nothing changed.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise LogError(
-            f"cannot write '{path}' ({len(content)} bytes): {reason(error)}; the log is as it was before"
-        ) from None
 
 
 def sync_folder(folder: Path) -> None:
@@ -49,9 +27,13 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def reason(error: OSError) -> str:
-    """What went wrong, in words."""
-    return "no space left on the disk" if error.errno == errno.ENOSPC else (error.strerror or str(error))
+def write_log_file(path: Path, content: bytes) -> None:
+    """Write a file of the log, all or nothing.
+
+    Raises:
+        LogError: The disk refuses; the log is as it was.
+    """
+    write_whole(path, content, error=LogError, kept="the log is as it was before")
 
 
 def write_manifest(path: Path, manifest: dict[str, Any]) -> None:
@@ -60,7 +42,7 @@ def write_manifest(path: Path, manifest: dict[str, Any]) -> None:
     Raises:
         LogError: The disk refuses; the old manifest stands.
     """
-    write_whole(path, json.dumps({**manifest, "checksum": _checksum(manifest)}, indent=2).encode())
+    write_log_file(path, json.dumps({**manifest, "checksum": _checksum(manifest)}, indent=2).encode())
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 import json
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from recfm.errors import DataError
+from recfm.errors import DataError, StorageError
+from recfm.files import reason, write_whole
 from recfm.report import summary
 
 _TEXT = "a string"
@@ -124,28 +124,23 @@ def write(report: dict[str, Any], folder: str | Path) -> Path:
 
     Raises:
         DataError: A key is missing or wrong; nothing is written then.
+        StorageError: The disk refuses.
     """
     validate(report)
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot create '{folder}' for the report: {reason(error)}") from None
     text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    _replace(folder / "report.json", text.encode())
+    write_whole(folder / "report.json", text.encode())
 
     from recfm.report import figure, page  # matplotlib and jinja2 are slow to import
 
-    _replace(folder / "report.png", figure.png(report))
+    write_whole(folder / "report.png", figure.png(report))
     html = folder / "report.html"
-    _replace(html, page.html(report).encode())
+    write_whole(html, page.html(report).encode())
     return html
-
-
-def _replace(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def read(path: str | Path) -> dict[str, Any]:

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from log_helpers import assert_holds, contents, create, rows
+from recfm import files
 from recfm.errors import LogError
-from recfm.history import storage
 from recfm.history.log import EmbeddingLog
 
 SEGMENT, MANIFEST = "segment-000000.safetensors", "manifest.json"
@@ -30,9 +30,9 @@ class Fault:
 
     def __init__(self, monkeypatch, step, error):
         self.left, self.error, self.calls = step, error, []
-        monkeypatch.setattr(storage, "open", self.open, raising=False)
+        monkeypatch.setattr(files, "open", self.open, raising=False)
         for name in ("fsync", "replace"):
-            monkeypatch.setattr(storage.os, name, self.watched(name, getattr(os, name)))
+            monkeypatch.setattr(files.os, name, self.watched(name, getattr(os, name)))
 
     def tick(self, name, target=""):
         self.left -= 1

@@ -34,7 +34,7 @@ from recfm.models.ranker import Ranker
 from recfm.models.wukong import Wukong, WukongConfig
 from recfm.periods import PeriodConfig, Periods, split_by_time
 from recfm.progress import NoProgress, Progress
-from recfm.schema import MAX_DELAY, Categorical, History, Schema
+from recfm.schema import MAX_DELAY, MAX_LENGTH, Categorical, History, Schema
 from recfm.train.losses import DistillConfig, DistilledLoss, FoundationLoss, LabelLoss
 from recfm.train.metrics import Metrics, evaluate
 from recfm.train.trainer import Fit, TrainConfig, Trainer, predict
@@ -73,7 +73,8 @@ class LoopConfig(Strict):
     def __post_init__(self) -> None:
         if self.vm not in ("dnn", "deepfm"):
             raise ConfigError(f"vm is {self.vm!r}: use dnn or deepfm")
-        check_range(self, "length", "z_dim", "z_hidden", low=1)
+        check_range(self, "length", low=1, high=MAX_LENGTH)
+        check_range(self, "z_dim", "z_hidden", low=1)
         check_range(self, "delay", low=0, high=MAX_DELAY)
 
 

@@ -15,6 +15,8 @@ from recfm.errors import SchemaError
 
 MAX_DELAY = 9e12
 """Seconds; more does not fit in 64-bit microseconds."""
+MAX_LENGTH = 100_000
+"""Past events; batches hold this many slots per row."""
 Side = Literal["user", "item", "context"]
 SeenBy = Literal["both", "fm"]
 
@@ -174,7 +176,9 @@ class Schema(Strict):
                         f"history '{history.name}' would show the VM feature '{name}', which only the FM may see: "
                         "set the history's seen_by to 'fm'"
                     )
-            check_range(history, "length", low=1, what=f"history '{history.name}'", error=SchemaError)
+            check_range(
+                history, "length", low=1, high=MAX_LENGTH, what=f"history '{history.name}'", error=SchemaError
+            )
             check_range(
                 history, "delay", low=0, high=MAX_DELAY, what=f"history '{history.name}'", error=SchemaError
             )

@@ -66,9 +66,9 @@ bench: ## The Rust benches (criterion; no Python needed)
 
 reproduce: reproduce-ml1m ## Every committed result again
 
-reproduce-ml1m: $(CORE) ## The README's table: DATA=folder of ml-1m, SEEDS=5, about an hour on 2 cores
+reproduce-ml1m: $(CORE) ## The README's table: DATA=folder of ml-1m, SEEDS=5; about an hour, resumes if interrupted
 	@test -n "$(DATA)" || { echo "give the folder that holds MovieLens 1M: make reproduce-ml1m DATA=..."; exit 1; }
-	$(PY) -m recfm.cli reproduce ml-1m --data $(DATA) --seeds $(SEEDS) --out runs/ml-1m_$(TODAY)
+	$(PY) -m recfm.cli reproduce ml-1m --data $(DATA) --seeds $(SEEDS) --out runs/ml-1m_$(TODAY) --resume
 	cp runs/ml-1m_$(TODAY)/report.json benches/results/loopfm-ml-1m_$(TODAY).json
 	cp runs/ml-1m_$(TODAY)/report.png benches/results/loopfm-ml-1m_$(TODAY).png
 

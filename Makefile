@@ -23,8 +23,11 @@ help: ## Show what each target does
 
 $(DEPS): pyproject.toml
 	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust (rustup) first"; exit 1; }
+	@rustc --version | awk '{split($$2, v, "."); exit !(v[1] > 1 || v[2] >= 95)}' \
+	  || { echo "recfm needs Rust 1.95 or newer: rustup update"; exit 1; }
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { echo "recfm needs Python 3.11 or newer"; exit 1; }
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -c "import sys, tomllib; assert sys.version_info >= (3, 11), 'recfm needs Python 3.11 or newer'; \
+	$(PY) -c "import tomllib; \
 	  p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
 	  print('\n'.join(p['dependencies'] + p['optional-dependencies']['dev']))" > $(VENV)/requirements.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt
@@ -66,9 +69,9 @@ bench: ## The Rust benches (criterion; no Python needed)
 
 reproduce: reproduce-ml1m ## Every committed result again
 
-reproduce-ml1m: $(CORE) ## The README's table: DATA=folder of ml-1m, SEEDS=5; about an hour, resumes if interrupted
-	@test -n "$(DATA)" || { echo "give the folder that holds MovieLens 1M: make reproduce-ml1m DATA=..."; exit 1; }
-	$(PY) -m recfm.cli reproduce ml-1m --data $(DATA) --seeds $(SEEDS) --out runs/ml-1m_$(TODAY) --resume
+reproduce-ml1m: $(CORE) ## The README's table: SEEDS=5, DATA=folder of ml-1m; about an hour, resumes if interrupted
+	@mkdir -p benches/results
+	$(PY) -m recfm.cli reproduce ml-1m $(if $(DATA),--data $(DATA)) --seeds $(SEEDS) --out runs/ml-1m_$(TODAY) --resume
 	cp runs/ml-1m_$(TODAY)/report.json benches/results/loopfm-ml-1m_$(TODAY).json
 	cp runs/ml-1m_$(TODAY)/report.png benches/results/loopfm-ml-1m_$(TODAY).png
 

@@ -13,7 +13,7 @@ from recfm.loop import own_histories
 from recfm.schema import Categorical, History, Schema
 
 LENGTH, DELAY = 4, 5400.0
-RAW = History(name="raw", of=("movie_id", "user_id"))
+RAW = ("movie_id", "user_id")
 BY_NAME = {variant.name: variant for variant in VARIANTS}
 NONE = ("vm", "vm+kd", "control:vm-all-periods")
 
@@ -132,7 +132,7 @@ def test_the_score_control_reads_the_score_alone(log, encoded):
 
 def test_the_raw_id_controls_read_ids_and_labels(log, encoded):
     plain, labelled = (values_of(f"control:raw-ids{tail}", log, encoded) for tail in ("", "+labels"))
-    expected = [encoded.ids[log.event, encoded.layout.position(name)] for name in RAW.of]
+    expected = [encoded.ids[log.event, encoded.layout.position(name)] for name in RAW]
     assert plain.T.tolist() == [column.tolist() for column in expected]
     assert labelled[:, :2].tolist() == plain.tolist()
     assert labelled[:, 2].tolist() == (encoded.label[log.event] + 1).astype(int).tolist()

@@ -9,7 +9,7 @@ from recfm.controls import VARIANTS, extra_sequence
 from recfm.data.batches import Batches
 from recfm.data.encode import Encoder
 from recfm.history.log import LogRows
-from recfm.loop import own_histories, raw_history
+from recfm.loop import own_histories, raw_ids
 from recfm.schema import Categorical, History, Numeric, Schema, Tokens
 
 DELAYS = [0, 1, 3]
@@ -67,7 +67,7 @@ def served(world, rows, delay):
     )
     pasts = {name: extra.past for name, extra in own_histories(encoded, "fm").items()}
     for variant in VARIANTS if len(logged) else ():
-        raw = raw_history(encoded.schema)
+        raw = raw_ids(encoded.schema)
         extra = extra_sequence(
             variant, log, encoded, raw, length=3, delay=float(delay), seed=0, tested_from=5_000_000
         )

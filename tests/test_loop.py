@@ -115,7 +115,7 @@ def test_the_configured_vm_is_built(prepared, vm, kind):
     ids=["history", "no history", "two ids", "fm only", "partly fm only"],
 )  # fmt: skip
 def test_raw_id_controls_show_only_what_the_vm_may_see(features, of):
-    assert loop.raw_history(planted_schema(*features)).of == of
+    assert loop.raw_ids(planted_schema(*features)) == of
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The `recfm` command: demo, loop, reproduce, doctor.
 
 Results go to stdout, progress and errors to stderr. With `--json` the last line of stdout is one JSON object.
-Exit codes: 0 done, 1 a recfm error (its message says what to do), 130 interrupted.
+Exit codes: 0 done, 1 a recfm error (its message says what to do), 2 a bad command line, 130 interrupted.
 """
 
 import datetime
@@ -52,7 +52,7 @@ def demo(*, data: Path | None = None, seed: int = 0, out: Out = None, json: Json
 def reproduce(
     name: Annotated[Literal["ml-1m"], tyro.conf.Positional],
     *,
-    data: Path,
+    data: Path | None = None,
     seed: int = 0,
     seeds: int = 5,
     out: Out = None,
@@ -63,7 +63,7 @@ def reproduce(
 
     Args:
         name: Which result.
-        data: Folder that holds the data set.
+        data: Folder that holds the data set; fetched if left out.
         seed: The first seed.
         seeds: How many seeds.
         out: Folder for logs and report.
@@ -72,7 +72,9 @@ def reproduce(
     """
     from recfm import presets
 
-    _movielens(data, presets.ml_1m(), range(seed, seed + seeds), out, name, resume=resume, as_json=json)
+    _movielens(
+        data or name, presets.ml_1m(), range(seed, seed + seeds), out, name, resume=resume, as_json=json
+    )
 
 
 def loop(
@@ -208,7 +210,7 @@ def _run(
             title=f"LoopFM on {name}",
             dataset=name,
             source=source,
-            command=shlex.join(["recfm", *_arguments.get()]),
+            command=shlex.join(["recfm", *map(_without_folder, _arguments.get())]),
             resume=resume,
             progress=progress,
         )
@@ -221,6 +223,11 @@ def _run(
     if as_json:
         rows = document["rows"]
         _print_json({"protocol": document["protocol"], "rows": rows, "report": str(folder / "report.json")})
+
+
+def _without_folder(argument: str) -> str:
+    """Reports are shown to others: an absolute path is cut to its last part."""
+    return Path(argument).name if Path(argument).is_absolute() else argument
 
 
 def _print_json(value: dict[str, Any]) -> None:

@@ -134,7 +134,7 @@ def read_toml(path: str | Path, overrides: typing.Sequence[str] = ()) -> dict[st
         ConfigError: The file is missing or not TOML, or an override is not `key=value`.
     """
     try:
-        fields = tomllib.loads(Path(path).read_text())
+        fields = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"there is no config file '{path}'") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:

@@ -14,7 +14,6 @@ from recfm.errors import ConfigError, DataError
 from recfm.history.index import HistoryIndex, PastEvents
 from recfm.history.log import LogRows
 from recfm.layout import SequenceLayout
-from recfm.schema import History
 
 SEQUENCE = "loopfm"
 """Name of the extra sequence in a batch."""
@@ -56,14 +55,15 @@ def extra_sequence(
     variant: Variant,
     log: LogRows,
     encoded: Encoded,
-    raw: History,
+    raw: tuple[str, ...],
     *,
     length: int,
     delay: float,
     seed: int,
     tested_from: int,
 ) -> ExtraSequence | None:
-    """What `variant` reads: always of the same events (those in the log), the same length and the same delay.
+    """What `variant` reads: always of the same events (those in the log) with the same delay, and the same
+    length, but for `control:count`, which counts all of them.
 
     Args:
         variant: One of `VARIANTS`.
@@ -87,7 +87,7 @@ def extra_sequence(
         past=PastEvents(index=index, length=length, delay=delay, counts_only=counts_only),
         layout=SequenceLayout(
             name=SEQUENCE,
-            ids=raw.of if raw_ids else (),
+            ids=raw if raw_ids else (),
             labels=variant.name == "control:raw-ids+labels",
             dim=0 if raw_ids or values is None else values.shape[1],
             length=length,
@@ -97,7 +97,7 @@ def extra_sequence(
 
 
 def _values(
-    variant: Variant, log: LogRows, encoded: Encoded, raw: History, seed: int, tested_from: int
+    variant: Variant, log: LogRows, encoded: Encoded, raw: tuple[str, ...], seed: int, tested_from: int
 ) -> NDArray[np.float32] | NDArray[np.float16] | NDArray[np.int32]:
     match variant.name:
         case "vm+loopfm" | "vm+kd+loopfm":
@@ -110,9 +110,9 @@ def _values(
         case "control:score":
             return log.score[:, None]
         case "control:raw-ids":
-            return encoded.history_ids(raw.of, labels=False)[log.event]
+            return encoded.history_ids(raw, labels=False)[log.event]
         case "control:raw-ids+labels":
-            return encoded.history_ids(raw.of, labels=True)[log.event]
+            return encoded.history_ids(raw, labels=True)[log.event]
     known = ", ".join(v.name for v in VARIANTS)
     raise ConfigError(f"there is no variant '{variant.name}': use one of {known}")
 

@@ -4,14 +4,14 @@ import importlib.metadata
 import shutil
 from typing import Any
 
-import torch
 from rich.table import Table
 
 from recfm import _core
 from recfm.datasets.download import cache_folder
-from recfm.experiment import machine
 
-_PACKAGES = ("torch", "numpy", "polars", "safetensors", "pydantic", "rich", "tyro", "matplotlib", "jinja2")
+_PACKAGES = (
+    "torch", "numpy", "polars", "safetensors", "filelock", "pydantic", "rich", "tyro", "matplotlib", "jinja2",
+)  # fmt: skip
 
 
 def examine() -> dict[str, Any]:
@@ -33,10 +33,20 @@ def examine() -> dict[str, Any]:
     free = shutil.disk_usage(next(p for p in (cache, *cache.parents) if p.exists())).free
     if free < 1 << 30:
         problems.append(f"less than 1 GiB is free at {cache}")
-    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    found: dict[str, Any] = {}
+    gpu = None
+    try:  # what is missing or broken is to be reported here, so nothing of it is imported above
+        import torch
+
+        from recfm.experiment import machine
+
+        found = machine()
+        gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    except (ImportError, OSError) as error:
+        problems.append(f"recfm cannot be imported whole ({error}): reinstall it with its dependencies")
     return {
         "ok": not problems,
-        "machine": machine(),
+        "machine": found,
         "core": core,
         "packages": packages,
         "gpu": gpu,

@@ -40,7 +40,3 @@ class ConfigError(RecfmError, ValueError):
 
 class DownloadError(RecfmError, OSError):
     """A data set could not be fetched and is not in the cache."""
-
-
-class ForkError(RecfmError, RuntimeError):
-    """An object that owns threads was used in a forked child process."""

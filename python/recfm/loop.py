@@ -40,6 +40,17 @@ from recfm.train.metrics import Metrics, evaluate
 from recfm.train.trainer import Fit, TrainConfig, Trainer, predict
 
 VM = Literal["dnn", "deepfm"]
+_PARTS: dict[str, type] = {
+    "periods": PeriodConfig,
+    "fm": WukongConfig,
+    "fm_history": HistoryEncoderConfig,
+    "fm_train": TrainConfig,
+    "dnn": DNNConfig,
+    "deepfm": DeepFMConfig,
+    "history": HistoryEncoderConfig,
+    "vm_train": TrainConfig,
+    "kd": DistillConfig,
+}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -73,6 +84,12 @@ class LoopConfig(Strict):
     def __post_init__(self) -> None:
         if self.vm not in ("dnn", "deepfm"):
             raise ConfigError(f"vm is {self.vm!r}: use dnn or deepfm")
+        for name, kind in _PARTS.items():
+            if not isinstance(getattr(self, name), kind):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}: give a {kind.__name__}")
+        taps: object = self.taps
+        if isinstance(taps, str):
+            raise ConfigError(f"taps is {taps!r}: give a list of layer names")
         check_range(self, "length", low=1, high=MAX_LENGTH)
         check_range(self, "z_dim", "z_hidden", low=1)
         check_range(self, "delay", low=0, high=MAX_DELAY)
@@ -132,7 +149,7 @@ def prepare(events: pl.DataFrame, schema: Schema, config: LoopConfig) -> Prepare
         raise SchemaError(
             f"a history cannot be named '{SEQUENCE}', the name of the logged sequence: rename it"
         )
-    raw_history(schema)
+    raw_ids(schema)
     fm_histories = [history.layout for history in own_histories(prepared.encoded, "fm").values()]
     Tap(build_fm(prepared, config, fm_histories), config.taps).close()
     build_vm(prepared, config, [SequenceLayout(name=SEQUENCE, dim=config.z_dim, length=config.length)])
@@ -259,7 +276,7 @@ def train_vm(
         variant,
         log,
         encoded,
-        raw_history(encoded.schema),
+        raw_ids(encoded.schema),
         length=config.length,
         delay=config.delay,
         seed=seed,
@@ -282,23 +299,23 @@ def train_vm(
     return Run(name=variant.name, seed=seed, metrics=metrics, parameters=parameter_count(model), fit=fit)
 
 
-def raw_history(schema: Schema) -> History:
-    """What a past event shows in the raw-id controls: the ids of a history, else the item ids; only what the VM sees.
+def raw_ids(schema: Schema) -> tuple[str, ...]:
+    """What a past event shows in the raw-id controls: what a history is of, else the item id; only what the VM sees.
 
     Raises:
         SchemaError: There is no such id.
     """
-    shown = {f.name: f for f in schema.of_kind(Categorical) if f.seen_by == "both"}
+    shown = {feature.name: feature for feature in schema.of_kind(Categorical) if feature.seen_by == "both"}
     for history in schema.of_kind(History):
         of = tuple(name for name in history.of if name in shown)
         if of:
-            return History(name=SEQUENCE, of=of)
-    items = tuple(name for name, feature in shown.items() if feature.side == "item")
+            return of
+    items = [name for name, feature in shown.items() if feature.side == "item"]
     if not items:
         raise SchemaError(
             "the raw-id controls need a categorical item feature that the VM sees: add the item id to the schema"
         )
-    return History(name=SEQUENCE, of=items[:1])
+    return (schema.item if schema.item in items else items[0],)
 
 
 # ---- 4. all of it, for one seed --------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from recfm.loop import LoopConfig
 from recfm.models.dnn import DNNConfig
 from recfm.models.history_encoder import HistoryEncoderConfig
 from recfm.models.wukong import WukongConfig
-from recfm.train.losses import DistillConfig
 from recfm.train.trainer import TrainConfig
 
 
@@ -26,5 +25,4 @@ def ml_100k() -> LoopConfig:
         dnn=DNNConfig(dim=8, hidden=(32, 16)),
         history=HistoryEncoderConfig(width=16),
         vm_train=TrainConfig(epochs=10, patience=2, batch_size=512),
-        kd=DistillConfig(),
     )

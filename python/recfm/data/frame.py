@@ -31,11 +31,24 @@ def read_events(path: str | Path) -> pl.DataFrame:
             files = [Path(file) for file in sorted(glob.glob(str(path)))]
         if not files:
             raise DataError(f"no event table at '{path}': give a Parquet file, a folder of them or a glob")
-        return pl.concat([pl.read_parquet(file, glob=False) for file in files])
-    except (OSError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+    except OSError as error:
+        raise DataError(f"'{path}' cannot be read ({error.strerror or error}): give a Parquet file") from None
+    except ValueError as error:  # a NUL byte in the path
         if isinstance(error, DataError):
             raise
-        raise DataError(f"'{path}' cannot be read as Parquet: {_first_line(error)}") from None
+        raise DataError(f"'{path}' is no path: {error}") from None
+    frames = [_read_parquet(file) for file in files]
+    for file, frame in zip(files, frames, strict=True):
+        if frame.schema != frames[0].schema:
+            raise DataError(f"'{file}' has other columns or dtypes than '{files[0]}': {frame.schema}")
+    return pl.concat(frames)
+
+
+def _read_parquet(file: Path) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(file, glob=False)
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise DataError(f"'{file}' cannot be read as Parquet: {_first_line(error)}") from None
 
 
 def check_frame(frame: pl.DataFrame, schema: Schema) -> None:
@@ -52,7 +65,7 @@ def check_frame(frame: pl.DataFrame, schema: Schema) -> None:
     for name in schema.columns():
         if name not in frame.columns:
             near = difflib.get_close_matches(name, frame.columns, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
+            hint = f"; did you mean '{near[0]}'?" if near else "."
             raise SchemaError(f"column '{name}' is missing{hint} The table has: {', '.join(frame.columns)}")
     if frame.is_empty():
         raise DataError("the event table has no rows")

@@ -78,7 +78,7 @@ def load(
     layout, paths = layouts.detect(folder)
     raw = layout.read(paths)
     events = _join(raw, _events(raw, threshold)).sort("time", maintain_order=True)
-    source = f"{layout.title} ({', '.join(path.name for path in paths)}) in {folder}"
+    source = f"{layout.title} ({', '.join(path.name for path in paths)}) in {folder.resolve().name}"
     came = origin(folder)
     return MovieLens(name=name, events=events, source=f"{source}, {came}" if came else source)
 

@@ -20,7 +20,7 @@ WHAT = {
     "control:score": "only the FM's score of each past event",
     "control:raw-ids": "the past events' item ids, embedded by the VM itself",
     "control:raw-ids+labels": "the past events' item ids and their labels, embedded by the VM itself",
-    "control:vm-all-periods": "the VM trained on the FM's period as well as its own",
+    "control:vm-all-periods": "the VM trained on the FM's training rows as well as its own",
 }
 """Every row name of a LoopFM experiment in reading order, and what that model is."""
 
@@ -30,8 +30,8 @@ READING = {
     "control:count": "the gain comes from how active a user is",
     "control:score": "one number per event is enough; the embedding's width is not needed",
     "control:raw-ids": "the VM could learn the same from the items in the history, without an FM",
-    "control:raw-ids+labels": "the VM could learn the same from the labelled history, without an FM (where FM and "
-    "VM share their features, that history is the information-theoretic upper bound)",
+    "control:raw-ids+labels": "the VM could learn the same from the labelled history, without an FM (what z holds of "
+    "that history, raw ids and labels hold too: a VM that may read them needs no z for it)",
     "control:vm-all-periods": "the FM's extra period of data explains the gain, not its embeddings",
 }
 """What follows if a control does as well as vm+loopfm."""

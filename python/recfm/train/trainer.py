@@ -39,6 +39,8 @@ class TrainConfig(Strict):
         check_range(self, "epochs", "batch_size", "patience", low=1)
         check_range(self, "learning_rate", low=1e-12, high=1e3)
         check_range(self, "weight_decay", low=0, high=1e3)
+        if not isinstance(self.device, str):
+            raise ConfigError(f"device is {self.device!r}: give a name such as 'cpu' or 'cuda'")
         try:
             torch.empty(0, device=self.device).cpu()
         except (RuntimeError, NotImplementedError, AssertionError) as error:
@@ -93,7 +95,8 @@ class Trainer:
                 value = loss.item()
                 if not math.isfinite(value):
                     raise RecfmError(
-                        f"the loss is {value} at epoch {epoch}, step {k}: lower the learning rate"
+                        f"the loss is {value} at epoch {epoch}, step {k}: "
+                        f"lower learning_rate (now {self.config.learning_rate:g})"
                     )
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()

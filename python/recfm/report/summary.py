@@ -30,8 +30,8 @@ READING = {
     "control:count": "the gain comes from how active a user is",
     "control:score": "one number per event is enough; the embedding's width is not needed",
     "control:raw-ids": "the VM could learn the same from the items in the history, without an FM",
-    "control:raw-ids+labels": "the VM could learn the same from the labelled history, without an FM (what z holds of "
-    "that history, raw ids and labels hold too: a VM that may read them needs no z for it)",
+    "control:raw-ids+labels": "the VM could learn the same from the labelled history, without an FM (in "
+    "theory raw history is the upper bound where FM and VM read the same features)",
     "control:vm-all-periods": "the FM's extra period of data explains the gain, not its embeddings",
 }
 """What follows if a control does as well as vm+loopfm."""

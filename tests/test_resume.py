@@ -54,7 +54,7 @@ def test_without_resume_the_folder_is_refused(interrupted):
 @pytest.mark.parametrize("change", ["config", "events"])
 def test_a_seed_of_another_run_is_refused(interrupted, change):
     changes = {"z_dim": 3} if change == "config" else {"events": EVENTS.head(len(EVENTS) - 1)}
-    with pytest.raises(ConfigError, match="other data, schema or config"):
+    with pytest.raises(ConfigError, match="other data, schema, config or code"):
         run(interrupted, (0, 1), resume=True, **changes)
     assert (interrupted / "seed-0" / "log" / "manifest.json").exists()
 
@@ -63,4 +63,10 @@ def test_a_seed_of_another_run_is_refused(interrupted, change):
 def test_damaged_runs_are_named(interrupted, content):
     (interrupted / "seed-0" / "runs.json").write_text(content)
     with pytest.raises(ConfigError, match=r"runs\.json' is damaged"):
+        run(interrupted, (0, 1), resume=True)
+
+
+def test_a_seed_of_other_code_is_refused(interrupted, monkeypatch):
+    monkeypatch.setattr("torch.__version__", "0.0")
+    with pytest.raises(ConfigError, match="or code"):
         run(interrupted, (0, 1), resume=True)

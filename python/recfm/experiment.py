@@ -56,8 +56,8 @@ def run_experiment(
         dataset: Name of the data, for the report.
         source: Where the data came from, for the report.
         command: The command that reproduces the run, for the report.
-        resume: Take the seeds that `folder` holds already, finished with the same data, schema and config, and
-            run only the others.
+        resume: Take the seeds that `folder` holds already, finished with the same data, schema, config and
+            code, and run only the others.
         progress: Where to report progress.
 
     Returns:
@@ -138,20 +138,16 @@ def make_folder(folder: Path) -> None:
 
 
 def run_key(prepared: Prepared, schema: Schema, config: LoopConfig) -> str:
-    """SHA-256 of all that decides a seed's numbers: data as encoded, schema, config."""
+    """SHA-256 of all that decides a seed's numbers: code, torch, data as encoded, schema, config."""
     encoded = prepared.encoded
-    digest = hashlib.sha256((schema.to_json() + json.dumps(dataclasses.asdict(config))).encode())
+    package = Path(__file__).parent
+    sources = [path.read_bytes() for path in sorted(package.rglob("*.py"))]
+    settings = [torch.__version__, _core.build_info()["version"], schema.to_json(), repr(config)]
     jagged = [part for pair in encoded.tokens.values() for part in pair]
-    for array in (
-        encoded.ids,
-        encoded.numeric,
-        encoded.user,
-        encoded.item,
-        encoded.time,
-        encoded.label,
-        *jagged,
-    ):
-        digest.update(array.tobytes())
+    arrays = [encoded.ids, encoded.numeric, encoded.user, encoded.item, encoded.time, encoded.label, *jagged]
+    digest = hashlib.sha256()
+    for part in [*sources, *(text.encode() for text in settings), *(array.tobytes() for array in arrays)]:
+        digest.update(len(part).to_bytes(8, "little") + part)
     return digest.hexdigest()
 
 
@@ -159,7 +155,7 @@ def finished_seeds(folder: Path, key: str) -> dict[int, list[dict[str, Any]]]:
     """The runs of each seed that was finished in `folder`.
 
     Raises:
-        ConfigError: A seed was run with other data, schema or config, or the folder holds something else.
+        ConfigError: A seed was run with other data, schema, config or code, or the folder holds something else.
     """
     finished = {}
     for path in sorted(folder.glob("seed-*/runs.json")):
@@ -172,7 +168,7 @@ def finished_seeds(folder: Path, key: str) -> dict[int, list[dict[str, Any]]]:
             ) from None
         if found != key:
             raise ConfigError(
-                f"'{path}' is of other data, schema or config: choose another folder for this run"
+                f"'{path}' is of other data, schema, config or code: choose another folder for this run"
             )
         finished[seed] = runs
     if not any(folder.glob("seed-*")):

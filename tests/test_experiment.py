@@ -175,7 +175,7 @@ def test_resuming_never_removes_files_of_others(tmp_path):
 def test_resuming_never_replaces_the_report_of_another_run(tmp_path):
     quick_run(tmp_path / "out", seeds=(0,))
     before = (tmp_path / "out" / "report.json").read_bytes()
-    with pytest.raises(ConfigError, match="other data, schema or config"):
+    with pytest.raises(ConfigError, match="or code: choose another folder"):
         quick_run(tmp_path / "out", seeds=(1,), resume=True, z_dim=3)
     assert (tmp_path / "out" / "report.json").read_bytes() == before
 

@@ -52,6 +52,12 @@ def test_a_batch_outside_the_epoch_is_refused(encoded, k):
         Batches(encoded, np.arange(10), batch_size=4).batch(0, k)
 
 
+@pytest.mark.parametrize("epoch", [-1, 2**63])
+def test_an_epoch_that_the_core_cannot_hold_is_refused(encoded, epoch):
+    with pytest.raises(DataError, match=f"epoch is {epoch}"):
+        Batches(encoded, np.arange(10), batch_size=4).batch(epoch, 0)
+
+
 def test_a_row_without_teacher_is_refused(encoded):
     teacher = np.full(len(encoded), np.nan, np.float32)
     teacher[:10] = 0.5

@@ -85,8 +85,15 @@ class Batches:
         return (self.batch(epoch, k) for k in range(len(self)))
 
     def batch(self, epoch: int, k: int) -> Batch:
-        """Batch `k` of epoch `epoch`; the same bytes whenever and on however many threads it is asked for."""
+        """Batch `k` of epoch `epoch`; the same bytes whenever and on however many threads it is asked for.
+
+        Raises:
+            DataError: There is no such batch, or the epoch does not fit 63 bits.
+        """
         import torch
+
+        if not 0 <= epoch < 2**63:
+            raise DataError(f"epoch is {epoch}: it must lie between 0 and 2^63 - 1")
 
         n = len(self.rows)
         order = _core.batch_rows(

@@ -1,5 +1,17 @@
 //! Generated data for the benches: the same on every run and machine, skewed as real logs are.
 
+use std::time::Duration;
+
+use criterion::Criterion;
+
+/// How every bench measures: few samples, seconds in all.
+pub fn settings() -> Criterion {
+    Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_secs(1))
+        .measurement_time(Duration::from_secs(2))
+}
+
 /// Events of a log: who and when, in time order.
 pub struct Log {
     /// User of each event; a few users have most of them.

@@ -1,9 +1,7 @@
 //! Building a history index, finding windows and gathering them.
 
-use std::time::Duration;
-
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use recfm_benches::{log, picks};
+use recfm_benches::{log, picks, settings};
 use recfm_core::gather::{Store, gather};
 use recfm_core::history::HistoryIndex;
 
@@ -49,10 +47,7 @@ fn read(c: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default()
-        .sample_size(20)
-        .warm_up_time(Duration::from_secs(1))
-        .measurement_time(Duration::from_secs(2));
+    config = settings();
     targets = build, read
 }
 criterion_main!(benches);

@@ -1,9 +1,7 @@
 //! AUC, group AUC and normalized entropy.
 
-use std::time::Duration;
-
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use recfm_benches::{log, scored};
+use recfm_benches::{log, scored, settings};
 use recfm_core::metrics::{auc, gauc, normalized_entropy};
 
 const ROWS: usize = 500_000;
@@ -23,10 +21,7 @@ fn metrics(c: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default()
-        .sample_size(20)
-        .warm_up_time(Duration::from_secs(1))
-        .measurement_time(Duration::from_secs(2));
+    config = settings();
     targets = metrics
 }
 criterion_main!(benches);

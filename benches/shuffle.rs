@@ -1,8 +1,7 @@
 //! One shuffled batch: which rows, and their copies.
 
-use std::time::Duration;
-
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use recfm_benches::settings;
 use recfm_core::shuffle::{BatchAt, batch_rows};
 use recfm_core::take::take_rows;
 
@@ -33,10 +32,7 @@ fn shuffle(c: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default()
-        .sample_size(20)
-        .warm_up_time(Duration::from_secs(1))
-        .measurement_time(Duration::from_secs(2));
+    config = settings();
     targets = shuffle
 }
 criterion_main!(benches);

@@ -19,7 +19,7 @@ import torch
 from recfm import _core, report
 from recfm.controls import VARIANTS
 from recfm.errors import ConfigError
-from recfm.files import write_whole
+from recfm.files import reason, write_whole
 from recfm.history.log import EmbeddingLog, LogRows
 from recfm.loop import LoopConfig, Prepared, prepare, run_seed
 from recfm.progress import NoProgress, Progress
@@ -116,7 +116,7 @@ def refuse_used(folder: Path) -> None:
     try:
         used = folder.exists() and any(folder.iterdir())
     except OSError as error:
-        raise ConfigError(f"cannot use '{folder}' for results: {error.strerror}") from None
+        raise ConfigError(f"cannot use '{folder}' for results: {reason(error)}") from None
     if used:
         raise ConfigError(
             f"'{folder}' already holds files: choose another folder, or resume the run that it holds"
@@ -134,7 +134,7 @@ def make_folder(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise ConfigError(f"cannot use '{folder}' for results: {error.strerror}") from None
+        raise ConfigError(f"cannot use '{folder}' for results: {reason(error)}") from None
 
 
 def run_key(prepared: Prepared, schema: Schema, config: LoopConfig) -> str:
@@ -193,7 +193,7 @@ def clear_unfinished(seed_folder: Path) -> None:
         if names:
             shutil.rmtree(seed_folder)
     except OSError as error:
-        raise ConfigError(f"cannot empty '{seed_folder}': {error.strerror}") from None
+        raise ConfigError(f"cannot empty '{seed_folder}': {reason(error)}") from None
 
 
 def protocol(

@@ -150,28 +150,30 @@ def prepare(events: pl.DataFrame, schema: Schema, config: LoopConfig) -> Prepare
             f"a history cannot be named '{SEQUENCE}', the name of the logged sequence: rename it"
         )
     raw_ids(schema)
-    fm_histories = [history.layout for history in own_histories(prepared.encoded, "fm").values()]
-    Tap(build_fm(prepared, config, fm_histories), config.taps).close()
+    fm_layouts = [history_layout(history) for history in seen_histories(schema, "fm")]
+    Tap(build_fm(prepared, config, fm_layouts), config.taps).close()
     build_vm(prepared, config, [SequenceLayout(name=SEQUENCE, dim=config.z_dim, length=config.length)])
     return prepared
 
 
+def seen_histories(schema: Schema, viewer: Literal["fm", "vm"]) -> list[History]:
+    """The schema's raw-id histories that the FM or the VM reads."""
+    return [h for h in schema.of_kind(History) if viewer == "fm" or h.seen_by == "both"]
+
+
+def history_layout(history: History) -> SequenceLayout:
+    """How a model reads one of them."""
+    return SequenceLayout(name=history.name, ids=history.of, labels=history.labels, length=history.length)
+
+
 def own_histories(encoded: Encoded, viewer: Literal["fm", "vm"]) -> dict[str, ExtraSequence]:
-    """The schema's raw-id histories that the FM or the VM reads, over all events."""
+    """Those histories over all events, ready to be joined."""
     out = {}
-    for history in encoded.schema.of_kind(History):
-        if viewer == "fm" or history.seen_by == "both":
-            values = encoded.history_ids(history.of, labels=history.labels)
-            index = HistoryIndex(encoded.user, encoded.time, values)
-            out[history.name] = ExtraSequence(
-                past=PastEvents(index=index, length=history.length, delay=history.delay),
-                layout=SequenceLayout(
-                    name=history.name,
-                    ids=history.of,
-                    labels=history.labels,
-                    length=history.length,
-                ),
-            )
+    for history in seen_histories(encoded.schema, viewer):
+        values = encoded.history_ids(history.of, labels=history.labels)
+        index = HistoryIndex(encoded.user, encoded.time, values)
+        past = PastEvents(index=index, length=history.length, delay=history.delay)
+        out[history.name] = ExtraSequence(past=past, layout=history_layout(history))
     return out
 
 

@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recfm.errors import DataError, SchemaError
+from recfm.files import reason
 from recfm.schema import Categorical, Numeric, Schema, Tokens
 
 _MICROSECONDS = {"s": 1_000_000, "ms": 1_000, "us": 1}
@@ -32,7 +33,7 @@ def read_events(path: str | Path) -> pl.DataFrame:
         if not files:
             raise DataError(f"no event table at '{path}': give a Parquet file, a folder of them or a glob")
     except OSError as error:
-        raise DataError(f"'{path}' cannot be read ({error.strerror or error}): give a Parquet file") from None
+        raise DataError(f"'{path}' cannot be read ({reason(error)}): give a Parquet file") from None
     except ValueError as error:  # a NUL byte in the path
         if isinstance(error, DataError):
             raise

@@ -220,7 +220,7 @@ class EmbeddingLog:
             "z": _column("z", z, z_dtype, 2),
         }
         with self._writing():
-            self._check(rows)
+            events = self._check(rows)
             name = f"segment-{len(self._manifest['segments']):06d}.safetensors"
             header = {key: str(self._manifest[key]) for key in ("format", "version", "fm", "dim", "dtype")}
             header["trained"] = json.dumps(self._manifest["trained"])
@@ -232,16 +232,17 @@ class EmbeddingLog:
                 "bytes": len(content),
                 "sha256": hashlib.sha256(content).hexdigest(),
             }
-            known, self._events = self._known_events(), None  # unknown again until the commit stands
+            self._events = None  # unknown again until the commit stands
             try:
                 self._commit({**self._manifest, "segments": [*self._manifest["segments"], segment]})
             except LogError:
                 if segment not in self._manifest["segments"]:
                     (self.folder / name).unlink(missing_ok=True)  # give the space back
                 raise
-            self._events = known.union(rows["event"].tolist())
+            self._events = events
 
-    def _check(self, rows: dict[str, NDArray[Any]]) -> None:
+    def _check(self, rows: dict[str, NDArray[Any]]) -> set[int]:
+        """Every event that the log will hold with these rows, or the reason why it cannot hold them."""
         n = len(rows["event"])
         if n == 0:
             raise DataError("there are no events to append")
@@ -250,13 +251,12 @@ class EmbeddingLog:
             if values.shape != shape:
                 raise DataError(f"'{name}' has shape {values.shape}: expected {shape}")
         self.refuse_trained(rows["time"], rows["event"])
-        events = rows["event"].tolist()
-        if len(set(events)) < n or not self._known_events().isdisjoint(events):
-            known, repeated = self._known_events(), set()
-            for event in events:
-                if event in known or event in repeated:
-                    raise DataError(f"event {event} is logged already: each event is logged once")
-                repeated.add(event)
+        events = self._known_events().copy()
+        for event in rows["event"].tolist():
+            if event in events:
+                raise DataError(f"event {event} is logged already: each event is logged once")
+            events.add(event)
+        return events
 
     def refuse_trained(self, time: NDArray[np.int64], event: NDArray[np.int64]) -> None:
         """Refuse events that the FM may have trained on; `append` does this too, after the FM has done its work.
@@ -300,7 +300,7 @@ class EmbeddingLog:
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise LogError(f"segment '{path}' cannot be read: {error.strerror}") from None
+            raise LogError(f"segment '{path}' cannot be read: {reason(error)}") from None
         if hashlib.sha256(content).hexdigest() != segment["sha256"]:
             raise LogError(
                 f"segment '{path}' does not match its checksum: the file was altered or damaged; "

@@ -11,6 +11,8 @@ CORE := python/recfm/_core.abi3.so
 RUST := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)
 # The environment is marked ready under a name that changes with what it must hold.
 DEPS := $(VENV)/.ready-$(shell cksum pyproject.toml | cut -d' ' -f1)
+BENCH_DEPS := $(DEPS)-bench
+THEMES := $(patsubst benches/bench_%.py,%,$(wildcard benches/bench_*.py))
 TODAY := $(shell date +%Y-%m-%d)
 DATA ?=
 SEEDS ?= 5
@@ -64,8 +66,19 @@ format: $(DEPS) ## Format all code
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-bench: ## The Rust benches (criterion; no Python needed)
+bench: ## Every bench: Rust alone (criterion), then each theme against its peers (QUICK=1 for small data)
 	cargo bench
+	@for theme in $(THEMES); do $(MAKE) --no-print-directory bench-$$theme || exit 1; done
+
+bench-%: $(CORE) $(BENCH_DEPS) ## One theme against its peers: THEMES
+	$(PY) benches/bench_$*.py
+
+$(BENCH_DEPS): $(DEPS)
+	$(PY) -c "import tomllib; \
+	  p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+	  print('\n'.join(p['optional-dependencies']['bench']))" > $(VENV)/bench.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check -r $(VENV)/bench.txt
+	@touch $@
 
 reproduce: reproduce-ml1m ## Every committed result again
 

@@ -1,18 +1,95 @@
-//! A categorical column without Arrow: chunks of optional integers or strings.
+//! A categorical column without Arrow: chunks of integers or strings, read where they lie.
 
 use std::borrow::Cow;
-
-use rayon::prelude::*;
+use std::ops::Range;
 
 use crate::vocab::Kind;
+use crate::{Error, Result};
 
-/// Key of a null row in [`Chunk::keys`].
+/// Key of a null row in [`Chunk::select`].
 pub const NULL_KEY: u32 = u32::MAX;
 
-/// Rows that one task takes at least; below this a task costs more than it does.
-const MIN_ROWS: usize = 4096;
+/// One row of a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// Nothing.
+    Null,
+    /// An integer.
+    Int(i64),
+    /// A string's bytes.
+    Str(&'a [u8]),
+}
 
-/// Optional values, readable in any order.
+/// A bitmap, least significant bit first: which rows are not null.
+#[derive(Debug, Clone, Copy)]
+pub struct Bits<'a> {
+    /// The bytes.
+    pub bytes: &'a [u8],
+    /// Bit of the first row.
+    pub offset: usize,
+}
+
+impl Bits<'_> {
+    fn get(self, row: usize) -> bool {
+        let bit = self.offset + row;
+        self.bytes[bit / 8] >> (bit % 8) & 1 == 1
+    }
+}
+
+/// Strings as Arrow lays them out.
+#[derive(Debug, Clone)]
+pub enum Strs<'a> {
+    /// Row `i` is `bytes[offsets[i]..offsets[i + 1]]`.
+    Offsets32(&'a [i32], &'a [u8]),
+    /// The same with 64-bit offsets.
+    Offsets64(&'a [i64], &'a [u8]),
+    /// 16 bytes a row: the length and the string itself, or the length, four bytes, a buffer and an offset.
+    Views(&'a [u128], Vec<&'a [u8]>),
+}
+
+impl<'a> Strs<'a> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Offsets32(offsets, _) => offsets.len().saturating_sub(1),
+            Self::Offsets64(offsets, _) => offsets.len().saturating_sub(1),
+            Self::Views(views, _) => views.len(),
+        }
+    }
+
+    /// The bytes of a row, unless the layout points outside its buffers.
+    fn get(&self, row: usize) -> Option<&'a [u8]> {
+        match self {
+            Self::Offsets32(offsets, bytes) => {
+                let (start, stop) = (offsets[row].try_into(), offsets[row + 1].try_into());
+                bytes.get(start.ok()?..stop.ok()?)
+            }
+            Self::Offsets64(offsets, bytes) => {
+                let (start, stop) = (offsets[row].try_into(), offsets[row + 1].try_into());
+                bytes.get(start.ok()?..stop.ok()?)
+            }
+            Self::Views(views, buffers) => view(&views[row], buffers),
+        }
+    }
+}
+
+/// Longest string that a view holds itself.
+const INLINE: usize = 12;
+
+fn view<'a>(view: &'a u128, buffers: &[&'a [u8]]) -> Option<&'a [u8]> {
+    let bytes: &[u8; 16] = bytemuck::cast_ref(view);
+    let number = |at: usize| {
+        u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]) as usize
+    };
+    let len = number(0);
+    if len <= INLINE {
+        return Some(&bytes[4..4 + len]);
+    }
+    buffers
+        .get(number(8))?
+        .get(number(12)..number(12).checked_add(len)?)
+}
+
+/// Values, readable in any order.
 #[derive(Debug, Clone)]
 pub enum Values<'a> {
     /// Integers; where `valid` is false the integer means nothing.
@@ -20,10 +97,15 @@ pub enum Values<'a> {
         /// One integer per row.
         values: Cow<'a, [i64]>,
         /// Which rows are not null; absent when all are.
-        valid: Option<Vec<bool>>,
+        valid: Option<Bits<'a>>,
     },
-    /// Strings.
-    Strs(Vec<Option<&'a str>>),
+    /// Strings; where `valid` is false the string means nothing.
+    Strs {
+        /// One string per row.
+        strs: Strs<'a>,
+        /// Which rows are not null; absent when all are.
+        valid: Option<Bits<'a>>,
+    },
     /// This many nulls of no type.
     Nulls(usize),
 }
@@ -39,66 +121,100 @@ impl<'a> Values<'a> {
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Ints { values, .. } => values.len(),
-            Self::Strs(values) => values.len(),
+            Self::Strs { strs, .. } => strs.len(),
             Self::Nulls(len) => *len,
         }
     }
 
-    /// The integer in `row`, unless it is null or no integer.
-    pub(crate) fn int(&self, row: usize) -> Option<i64> {
-        match self {
-            Self::Ints { values, valid } if valid.as_ref().is_none_or(|valid| valid[row]) => {
-                Some(values[row])
-            }
-            _ => None,
-        }
-    }
-
-    /// The string in `row`, unless it is null or no string.
-    pub(crate) fn str(&self, row: usize) -> Option<&'a str> {
-        match self {
-            Self::Strs(values) => values[row],
-            _ => None,
-        }
-    }
-
-    fn is_null(&self, row: usize) -> bool {
-        self.int(row).is_none() && self.str(row).is_none()
-    }
-
-    fn map_into<T: Copy + Send + Sync>(
+    /// Fills `out` with the image of every row of a range.
+    ///
+    /// Apart from `for_each` because images are made where the values are read: one loop for each layout, and
+    /// nothing in it but the work itself.
+    fn fill<T: Copy>(
         &self,
-        out: &mut Vec<T>,
+        rows: Range<usize>,
+        out: &mut [T],
         null: T,
-        int: impl Fn(i64) -> T + Sync,
-        str: impl Fn(&'a str) -> T + Sync,
-    ) {
+        int: impl Fn(i64) -> T,
+        str: impl Fn(&'a [u8]) -> T,
+    ) -> Readable {
+        match self {
+            Self::Ints { values, valid } => {
+                for (out, &value) in out.iter_mut().zip(&values[rows.clone()]) {
+                    *out = int(value);
+                }
+                blank(out, rows, valid.as_ref(), null);
+            }
+            Self::Strs { strs, valid } => {
+                for (out, row) in out.iter_mut().zip(rows.clone()) {
+                    // What lies behind a null may be anything.
+                    let bytes = strs.get(row);
+                    let null = || valid.is_some_and(|bits| !bits.get(row));
+                    *out = str(bytes.or_else(|| null().then_some(&[])).ok_or(row)?);
+                }
+                blank(out, rows, valid.as_ref(), null);
+            }
+            Self::Nulls(_) => out.fill(null),
+        }
+        Ok(())
+    }
+
+    /// Calls `each` with every row of a range, in order.
+    #[inline]
+    fn for_each(&self, rows: Range<usize>, mut each: impl FnMut(usize, Value<'a>)) -> Readable {
+        let is_valid = |valid: &Option<Bits<'_>>, row| valid.is_none_or(|bits| bits.get(row));
         match self {
             Self::Ints {
                 values,
                 valid: None,
             } => {
-                out.par_extend(values.par_iter().with_min_len(MIN_ROWS).map(|&v| int(v)));
+                for (row, &value) in rows.clone().zip(&values[rows]) {
+                    each(row, Value::Int(value));
+                }
             }
-            Self::Ints {
-                values,
-                valid: Some(valid),
-            } => {
-                let rows = values.par_iter().zip(valid).with_min_len(MIN_ROWS);
-                out.par_extend(rows.map(|(&v, &valid)| if valid { int(v) } else { null }));
+            Self::Ints { values, valid } => {
+                for row in rows {
+                    let value = if is_valid(valid, row) {
+                        Value::Int(values[row])
+                    } else {
+                        Value::Null
+                    };
+                    each(row, value);
+                }
             }
-            Self::Strs(values) => {
-                out.par_extend(
-                    values
-                        .par_iter()
-                        .with_min_len(MIN_ROWS)
-                        .map(|v| v.map_or(null, &str)),
-                );
+            Self::Strs { strs, valid } => {
+                for row in rows {
+                    let value = if is_valid(valid, row) {
+                        Value::Str(strs.get(row).ok_or(row)?)
+                    } else {
+                        Value::Null
+                    };
+                    each(row, value);
+                }
             }
-            Self::Nulls(len) => out.resize(out.len() + len, null),
+            Self::Nulls(_) => {
+                for row in rows {
+                    each(row, Value::Null);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes `null` where a row is null.
+fn blank<T: Copy>(out: &mut [T], rows: Range<usize>, valid: Option<&Bits<'_>>, null: T) {
+    if let Some(bits) = valid {
+        for (out, row) in out.iter_mut().zip(rows) {
+            if !bits.get(row) {
+                *out = null;
+            }
         }
     }
 }
+
+/// The row whose string lies outside its buffers, if there is one.
+pub(crate) type Readable = std::result::Result<(), usize>;
 
 impl<'a> Chunk<'a> {
     /// A chunk whose rows are `values`.
@@ -142,60 +258,144 @@ impl<'a> Chunk<'a> {
         self.len() == 0
     }
 
+    /// Whether a row of it can be null.
+    pub fn may_be_null(&self) -> bool {
+        let keyed = self
+            .keys
+            .as_ref()
+            .is_some_and(|keys| keys.contains(&NULL_KEY));
+        keyed
+            || match &self.values {
+                Values::Ints { valid, .. } | Values::Strs { valid, .. } => valid.is_some(),
+                Values::Nulls(_) => true,
+            }
+    }
+
     /// Kind of the values, unless the chunk is of no type.
     pub fn kind(&self) -> Option<Kind> {
         match self.values {
             Values::Ints { .. } => Some(Kind::Int),
-            Values::Strs(_) => Some(Kind::Str),
+            Values::Strs { .. } => Some(Kind::Str),
             Values::Nulls(_) => None,
         }
     }
 
-    /// Every row in order, read by `get`; `None` for null.
-    pub(crate) fn rows<K>(
-        &self,
-        get: impl Fn(&Values<'a>, usize) -> Option<K>,
-    ) -> impl Iterator<Item = Option<K>> {
-        (0..self.len()).map(move |row| match &self.keys {
-            None => get(&self.values, row),
-            Some(keys) if keys[row] == NULL_KEY => None,
-            Some(keys) => get(&self.values, keys[row] as usize),
-        })
+    /// The values, where keys point into them; each is read once, however often it occurs.
+    pub(crate) fn dictionary(&self) -> Option<(&Values<'a>, &[u32])> {
+        self.keys.as_deref().map(|keys| (&self.values, keys))
     }
 
-    fn first_null(&self) -> Option<usize> {
-        self.rows(|values, row| (!values.is_null(row)).then_some(()))
-            .position(|row| row.is_none())
-    }
-
-    /// Appends the image of every row to `out`, in order. Of a dictionary only the distinct values are mapped.
-    pub fn map_into<T: Copy + Send + Sync>(
+    /// Fills `out` with the image of every row of a range.
+    pub(crate) fn fill<T: Copy>(
         &self,
-        out: &mut Vec<T>,
+        rows: Range<usize>,
+        out: &mut [T],
         null: T,
-        int: impl Fn(i64) -> T + Sync,
-        str: impl Fn(&'a str) -> T + Sync,
-    ) {
+        int: impl Fn(i64) -> T,
+        str: impl Fn(&'a [u8]) -> T,
+    ) -> Readable {
         let Some(keys) = &self.keys else {
-            return self.values.map_into(out, null, int, str);
+            return self.values.fill(rows, out, null, int, str);
         };
-        let mut images = Vec::with_capacity(self.values.len());
-        self.values.map_into(&mut images, null, int, str);
-        let rows = keys.par_iter().with_min_len(MIN_ROWS);
-        out.par_extend(rows.map(|&k| images.get(k as usize).copied().unwrap_or(null)));
+        for (out, row) in out.iter_mut().zip(rows) {
+            *out = null;
+            if keys[row] != NULL_KEY {
+                let key = keys[row] as usize;
+                let out = std::slice::from_mut(out);
+                self.values.fill(key..key + 1, out, null, &int, &str)?;
+            }
+        }
+        Ok(())
     }
 
-    /// The values, and how often each occurs where that is not once.
-    pub(crate) fn weighted(&self) -> (&Values<'a>, Option<Vec<i64>>) {
-        let weights = self.keys.as_ref().map(|keys| {
-            let mut weights = vec![0; self.values.len()];
-            for &key in keys.iter().filter(|&&k| k != NULL_KEY) {
-                weights[key as usize] += 1;
+    /// Calls `each` with every row of a range, in order.
+    #[inline]
+    pub(crate) fn for_each(
+        &self,
+        rows: Range<usize>,
+        mut each: impl FnMut(usize, Value<'a>),
+    ) -> Readable {
+        let Some(keys) = &self.keys else {
+            return self.values.for_each(rows, each);
+        };
+        for row in rows {
+            if keys[row] == NULL_KEY {
+                each(row, Value::Null);
+            } else {
+                let key = keys[row] as usize;
+                self.values
+                    .for_each(key..key + 1, |_, value| each(row, value))?;
             }
-            weights
-        });
-        (&self.values, weights)
+        }
+        Ok(())
     }
+}
+
+/// Fills `out` with the images of the rows of column `name` from `first` on, counted through all chunks.
+pub(crate) fn fill<'a, T: Copy>(
+    chunks: &[Chunk<'a>],
+    name: &str,
+    first: usize,
+    out: &mut [T],
+    null: T,
+    int: impl Fn(i64) -> T,
+    str: impl Fn(&'a [u8]) -> T,
+) -> Result<()> {
+    let mut before = 0;
+    for chunk in chunks {
+        let (start, stop) = (
+            first.max(before),
+            (first + out.len()).min(before + chunk.len()),
+        );
+        if start < stop {
+            let out = &mut out[start - first..stop - first];
+            chunk
+                .fill(start - before..stop - before, out, null, &int, &str)
+                .map_err(|row| malformed(name, before + row))?;
+        }
+        before += chunk.len();
+    }
+    Ok(())
+}
+
+/// Calls `each` with rows `rows` of the column `name`, counted through all chunks from 0.
+pub(crate) fn for_each<'a>(
+    chunks: &[Chunk<'a>],
+    name: &str,
+    rows: Range<usize>,
+    mut each: impl FnMut(usize, Value<'a>),
+) -> Result<()> {
+    let mut first = 0;
+    for chunk in chunks {
+        let (start, stop) = (rows.start.max(first), rows.end.min(first + chunk.len()));
+        if start < stop {
+            chunk
+                .for_each(start - first..stop - first, |row, value| {
+                    each(first + row, value);
+                })
+                .map_err(|row| malformed(name, first + row))?;
+        }
+        first += chunk.len();
+    }
+    Ok(())
+}
+
+pub(crate) fn malformed(name: &str, row: usize) -> Error {
+    Error::Malformed {
+        column: name.to_owned(),
+        row,
+    }
+}
+
+/// Every value of the dictionary `values`.
+pub(crate) fn each_value<'a>(
+    values: &Values<'a>,
+    name: &str,
+    each: impl FnMut(usize, Value<'a>),
+) -> Result<()> {
+    values
+        .for_each(0..values.len(), each)
+        .map_err(|row| malformed(name, row))
 }
 
 /// Rows in all chunks.
@@ -204,15 +404,14 @@ pub fn total_len(chunks: &[Chunk<'_>]) -> usize {
 }
 
 /// First row of the column that is null.
-pub fn first_null(chunks: &[Chunk<'_>]) -> Option<usize> {
-    let mut before = 0;
-    for chunk in chunks {
-        if let Some(row) = chunk.first_null() {
-            return Some(before + row);
+pub fn first_null(chunks: &[Chunk<'_>], name: &str) -> Result<Option<usize>> {
+    let mut found = None;
+    for_each(chunks, name, 0..total_len(chunks), |row, value| {
+        if value == Value::Null && found.is_none() {
+            found = Some(row);
         }
-        before += chunk.len();
-    }
-    None
+    })?;
+    Ok(found)
 }
 
 /// Kind of the first chunk that has one.
@@ -221,39 +420,108 @@ pub fn kind_of(chunks: &[Chunk<'_>]) -> Option<Kind> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// A string column as Arrow would hold it, owned by a test.
+    pub(crate) struct Text {
+        bytes: Vec<u8>,
+        offsets: Vec<i64>,
+        bits: Vec<u8>,
+    }
+
+    impl Text {
+        pub(crate) fn new(values: &[Option<&str>]) -> Self {
+            let mut text = Self {
+                bytes: vec![],
+                offsets: vec![0],
+                bits: vec![0; values.len().div_ceil(8)],
+            };
+            for (row, value) in values.iter().enumerate() {
+                text.bytes.extend(value.unwrap_or_default().as_bytes());
+                text.offsets.push(text.bytes.len() as i64);
+                text.bits[row / 8] |= u8::from(value.is_some()) << (row % 8);
+            }
+            text
+        }
+
+        pub(crate) fn chunk(&self) -> Chunk<'_> {
+            Chunk::new(Values::Strs {
+                strs: Strs::Offsets64(&self.offsets, &self.bytes),
+                valid: Some(Bits {
+                    bytes: &self.bits,
+                    offset: 0,
+                }),
+            })
+        }
+    }
+
+    pub(crate) fn ints(values: &[i64]) -> Chunk<'_> {
+        Chunk::new(Values::Ints {
+            values: values.into(),
+            valid: None,
+        })
+    }
 
     fn lengths(chunk: &Chunk<'_>) -> Vec<i64> {
         let mut out = vec![];
-        chunk.map_into(&mut out, -1, |i| i, |s| s.len() as i64);
+        for_each(std::slice::from_ref(chunk), "x", 0..chunk.len(), |_, v| {
+            out.push(match v {
+                Value::Str(bytes) => bytes.len() as i64,
+                Value::Int(value) => value,
+                Value::Null => -1,
+            });
+        })
+        .unwrap();
         out
     }
 
     #[test]
     fn a_dictionary_of_a_dictionary_reads_through_both() {
-        let values = Values::Strs(vec![Some("a"), None, Some("ccc")]);
-        let inner = Chunk::new(values).select(vec![2, 1, NULL_KEY, 0]);
+        let text = Text::new(&[Some("a"), None, Some("ccc")]);
+        let inner = text.chunk().select(vec![2, 1, NULL_KEY, 0]);
         assert_eq!(lengths(&inner), [3, -1, -1, 1]);
         let outer = inner.select(vec![3, 0, 2, NULL_KEY]);
         assert_eq!(lengths(&outer), [1, 3, -1, -1]);
-        assert_eq!(outer.first_null(), Some(2));
-        assert_eq!(outer.weighted().1, Some(vec![1, 0, 1]));
     }
 
     #[test]
-    fn nulls_of_every_layout_are_found() {
-        let ints = Values::Ints {
-            values: Cow::Owned(vec![7, 8]),
-            valid: Some(vec![true, false]),
-        };
-        let chunk = Chunk::new(ints);
-        assert_eq!(chunk.first_null(), Some(1));
-        assert_eq!(lengths(&chunk), [7, -1]);
-        let nulls = Chunk::new(Values::Nulls(2));
-        assert_eq!(
-            (nulls.kind(), nulls.first_null(), lengths(&nulls)),
-            (None, Some(0), vec![-1, -1])
-        );
+    fn short_views_hold_their_string_and_long_ones_point_to_it() {
+        let long = b"..a string of more than twelve bytes";
+        let mut views = [0_u128; 3];
+        for (view, (len, tail)) in views.iter_mut().zip([
+            (3_u32, *b"abc\0\0\0\0\0\0\0\0\0"),
+            (34, *b"a st\0\0\0\0\x02\0\0\0"),
+            (34, *b"a st\x01\0\0\0\x02\0\0\0"),
+        ]) {
+            let bytes: &mut [u8; 16] = bytemuck::cast_mut(view);
+            bytes[..4].copy_from_slice(&len.to_ne_bytes());
+            bytes[4..].copy_from_slice(&tail);
+        }
+        let strs = Strs::Views(&views, vec![long]);
+        assert_eq!(strs.get(0), Some(&b"abc"[..]));
+        assert_eq!(strs.get(1), Some(&long[2..]));
+        assert_eq!(strs.get(2), None, "there is no second buffer");
+    }
+
+    #[test]
+    fn a_layout_that_points_outside_is_an_error_and_names_its_row() {
+        for offsets in [[0, 1, 9], [0, -1, 2], [0, 2, 1]] {
+            let strs = Strs::Offsets32(&offsets, b"abc");
+            let chunk = Chunk::new(Values::Strs { strs, valid: None });
+            let read = for_each(&[ints(&[1]), chunk], "title", 0..3, |_, _| ());
+            assert!(
+                matches!(read, Err(Error::Malformed { column, row }) if column == "title" && row > 0)
+            );
+        }
+    }
+
+    #[test]
+    fn ranges_cross_chunks() {
+        let chunks = [ints(&[1, 2]), ints(&[]), ints(&[3, 4])];
+        let mut seen = vec![];
+        for_each(&chunks, "x", 1..3, |row, value| seen.push((row, value))).unwrap();
+        assert_eq!(seen, [(1, Value::Int(2)), (2, Value::Int(3))]);
+        assert_eq!(total_len(&chunks), 4);
     }
 }

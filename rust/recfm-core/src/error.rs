@@ -83,6 +83,26 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A column that is not as long as its table.
+    #[error("column '{column}' has {found} rows, but the table has {rows}")]
+    ColumnLength {
+        /// Name of the column.
+        column: String,
+        /// Its rows.
+        found: usize,
+        /// Rows of the table.
+        rows: usize,
+    },
+    /// A string column whose layout points outside its own buffers.
+    #[error(
+        "column '{column}' is malformed in row {row}: its string lies outside its buffers; its producer made a broken Arrow array"
+    )]
+    Malformed {
+        /// Name of the column.
+        column: String,
+        /// The row.
+        row: usize,
+    },
     /// A dictionary or list chunk with more rows than its keys can number.
     #[error(
         "column '{column}' has a chunk of {rows} values, more than 4294967294: pass it in smaller chunks"
@@ -253,6 +273,8 @@ impl Error {
             | Self::Buckets { .. } => ErrorKind::Schema,
             Self::VocabSize { .. }
             | Self::VocabValues { .. }
+            | Self::Malformed { .. }
+            | Self::ColumnLength { .. }
             | Self::ChunkSize { .. }
             | Self::IntegerRange { .. }
             | Self::NullKey { .. }

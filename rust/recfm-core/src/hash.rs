@@ -2,9 +2,11 @@
 //!
 //! XXH3 is a published algorithm, so ids are the same on every platform and in every version of recfm.
 
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use rayon::prelude::*;
+use xxhash_rust::xxh3::xxh3_64;
 
-use crate::column::{Chunk, first_null, total_len};
+use crate::column::{Chunk, fill, first_null, total_len};
+use crate::xxh3::Xxh3;
 use crate::{Error, Result, pool};
 
 /// Id of padding.
@@ -14,55 +16,121 @@ pub const UNKNOWN: i32 = 1;
 /// First id of a real value.
 pub const FIRST: i32 = 2;
 
+/// Rows that one task takes.
+const BLOCK: usize = 1 << 14;
+
 /// Hash seed of the feature `name`; equal values of different features hash differently.
 pub fn seed_of(name: &str) -> u64 {
     xxh3_64(name.as_bytes())
 }
 
-/// Hashes each value to one of `buckets` ids: 2 and up for values, 1 for null.
-pub fn hash_ids(chunks: &[Chunk<'_>], name: &str, buckets: i64) -> Result<Vec<i32>> {
-    if !(3..=i64::from(i32::MAX)).contains(&buckets) {
-        return Err(Error::Buckets {
-            column: name.to_owned(),
-            buckets,
-        });
-    }
-    let seed = seed_of(name);
-    let room = buckets as u64 - FIRST as u64;
-    let bucket = |bytes: &[u8]| FIRST + (xxh3_64_with_seed(bytes, seed) % room) as i32;
-    pool::install(|| {
-        let mut ids = Vec::with_capacity(total_len(chunks));
-        for chunk in chunks {
-            chunk.map_into(
-                &mut ids,
-                UNKNOWN,
-                |i| bucket(&i.to_le_bytes()),
-                |s| bucket(s.as_bytes()),
-            );
+/// XXH3 of any bytes, unseeded: the checksum of recfm's files.
+pub fn checksum(bytes: &[u8]) -> u64 {
+    xxh3_64(bytes)
+}
+
+/// Hashes the values of one feature to ids: 2 and up for values, 1 for null.
+#[derive(Debug, Clone)]
+pub struct Hasher {
+    name: String,
+    xxh3: Xxh3,
+    room: Modulus,
+}
+
+impl Hasher {
+    /// A hasher for the feature `name`, with ids below `buckets`.
+    pub fn new(name: &str, buckets: i64) -> Result<Self> {
+        if !(3..=i64::from(i32::MAX)).contains(&buckets) {
+            return Err(Error::Buckets {
+                column: name.to_owned(),
+                buckets,
+            });
         }
-        ids
-    })
+        Ok(Self {
+            name: name.to_owned(),
+            xxh3: Xxh3::new(seed_of(name)),
+            room: Modulus::new(buckets as u64 - FIRST as u64),
+        })
+    }
+
+    /// Name of the feature.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Rows that an embedding table for these ids needs.
+    pub fn rows(&self) -> usize {
+        self.room.divisor as usize + FIRST as usize
+    }
+
+    /// The id of an integer.
+    #[inline]
+    pub fn int(&self, value: i64) -> i32 {
+        self.bucket(self.xxh3.of_int(value))
+    }
+
+    /// The id of a string's bytes.
+    #[inline]
+    pub fn str(&self, bytes: &[u8]) -> i32 {
+        self.bucket(self.xxh3.of(bytes))
+    }
+
+    #[inline]
+    fn bucket(&self, hash: u64) -> i32 {
+        FIRST + self.room.of(hash) as i32
+    }
+}
+
+/// Remainders by one divisor, without division.
+#[derive(Debug, Clone, Copy)]
+struct Modulus {
+    divisor: u64,
+    inverse: u64,
+}
+
+impl Modulus {
+    fn new(divisor: u64) -> Self {
+        Self {
+            divisor,
+            inverse: u64::MAX / divisor,
+        }
+    }
+
+    /// `x % divisor`. The quotient by the inverse is at most 2 below the true one.
+    #[inline]
+    fn of(self, x: u64) -> u64 {
+        let quotient = ((u128::from(x) * u128::from(self.inverse)) >> 64) as u64;
+        let rest = x - quotient * self.divisor;
+        // Without a branch: a smaller number wraps around to a large one.
+        let rest = rest.min(rest.wrapping_sub(self.divisor));
+        rest.min(rest.wrapping_sub(self.divisor))
+    }
 }
 
 /// 64-bit keys for users and items: integers as they are, strings as the bits of their unseeded hash.
 pub fn hash_keys(chunks: &[Chunk<'_>], name: &str) -> Result<Vec<i64>> {
-    if let Some(row) = first_null(chunks) {
+    if chunks.iter().any(Chunk::may_be_null)
+        && let Some(row) = first_null(chunks, name)?
+    {
         return Err(Error::NullKey {
             column: name.to_owned(),
             row,
         });
     }
+    let mut keys = vec![0; total_len(chunks)];
     pool::install(|| {
-        let mut keys = Vec::with_capacity(total_len(chunks));
-        for chunk in chunks {
-            chunk.map_into(&mut keys, 0, |i| i, |s| xxh3_64(s.as_bytes()) as i64);
-        }
-        keys
-    })
+        let blocks = keys.par_chunks_mut(BLOCK).enumerate();
+        blocks.try_for_each(|(block, keys)| {
+            let str = |bytes: &[u8]| xxh3_64(bytes) as i64;
+            fill(chunks, name, block * BLOCK, keys, 0, |value| value, str)
+        })
+    })??;
+    Ok(keys)
 }
 
-/// Hash of a value inside the tables of this crate; not part of any stored format.
+/// A value that the tables of this crate find by its hash.
 pub(crate) trait Key: Copy + Ord + Send + Sync {
+    /// Not part of any stored format.
     fn hash64(self) -> u64;
 }
 
@@ -72,9 +140,9 @@ impl Key for i64 {
     }
 }
 
-impl Key for &str {
+impl Key for &[u8] {
     fn hash64(self) -> u64 {
-        xxh3_64(self.as_bytes())
+        xxh3_64(self)
     }
 }
 
@@ -88,33 +156,50 @@ pub(crate) fn mix64(mut x: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::column::Values;
-
-    fn strs<'a>(values: &[Option<&'a str>]) -> Vec<Chunk<'a>> {
-        vec![Chunk::new(Values::Strs(values.to_vec()))]
-    }
+    use crate::column::tests::Text;
+    use crate::encode::{Encoding, encode};
 
     #[test]
     fn golden_values_of_xxh3() {
         assert_eq!(seed_of(""), 0x2d06_8005_38d3_94c2);
         assert_eq!(seed_of("item"), xxh3_64(b"item"));
+        let text = Text::new(&[Some("")]);
         assert_eq!(
-            hash_keys(&strs(&[Some("")]), "u"),
+            hash_keys(&[text.chunk()], "u"),
             Ok(vec![0x2d06_8005_38d3_94c2])
         );
     }
 
     #[test]
+    fn remainders_without_division_are_remainders() {
+        let mut x = 1_u64;
+        for divisor in [1, 2, 3, 7, 1 << 20, (1 << 20) - 2, (1 << 31) - 3] {
+            let modulus = Modulus::new(divisor);
+            for _ in 0..1000 {
+                x = mix64(x.wrapping_add(divisor));
+                for x in [x, x >> 40, 0, 1, divisor, divisor - 1, u64::MAX] {
+                    assert_eq!(modulus.of(x), x % divisor);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn null_is_unknown_and_values_start_at_two() {
-        let ids = hash_ids(&strs(&[Some("a"), None, Some("a")]), "f", 3).unwrap();
-        assert_eq!(ids, [2, 1, 2]);
+        let hasher = Hasher::new("f", 3).unwrap();
+        assert_eq!((hasher.str(b"a"), hasher.int(7)), (2, 2));
+        let text = Text::new(&[None]);
+        assert_eq!(
+            encode(Encoding::Hash(&hasher), &[text.chunk()]),
+            Ok(vec![1])
+        );
     }
 
     #[test]
     fn too_few_buckets_are_refused() {
         for buckets in [i64::MIN, -1, 2, 1 << 31] {
             assert!(matches!(
-                hash_ids(&[], "f", buckets),
+                Hasher::new("f", buckets),
                 Err(Error::Buckets { .. })
             ));
         }
@@ -122,13 +207,9 @@ mod tests {
 
     #[test]
     fn a_null_key_names_its_row() {
-        let error = hash_keys(&strs(&[Some("a"), None]), "user").unwrap_err();
-        assert_eq!(
-            error,
-            Error::NullKey {
-                column: "user".into(),
-                row: 1
-            }
-        );
+        let text = Text::new(&[Some("a"), None]);
+        let error = hash_keys(&[text.chunk()], "user").unwrap_err();
+        let column = "user".into();
+        assert_eq!(error, Error::NullKey { column, row: 1 });
     }
 }

@@ -1,86 +1,160 @@
-//! Distinct values numbered from 2, and the way back from a value to its number.
-
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
+//! From a value to its id: flat tables for many lookups.
 
 use crate::hash::{FIRST, Key, UNKNOWN};
+use crate::text::Texts;
 use crate::{Error, Result};
 
-/// A value as a vocabulary owns it.
-pub(crate) trait Owned {
-    type Key<'a>: Key
-    where
-        Self: 'a;
-
-    fn key(&self) -> Self::Key<'_>;
-}
-
-impl Owned for i64 {
-    type Key<'a> = i64;
-
-    fn key(&self) -> i64 {
-        *self
-    }
-}
-
-impl Owned for Box<str> {
-    type Key<'a> = &'a str;
-
-    fn key(&self) -> &str {
-        self
-    }
-}
-
-/// Distinct values and the way back from a value to its id.
+/// Ids of integers.
 #[derive(Debug)]
-pub(crate) struct Ids<V> {
-    values: Vec<V>,
-    /// Positions in `values`; 4 bytes each, hashed by the value they stand for.
-    positions: HashTable<i32>,
+pub(crate) struct IntIds {
+    values: Vec<i64>,
+    find: IntTable,
 }
 
-impl<V: Owned> Ids<V> {
+#[derive(Debug)]
+enum IntTable {
+    /// `ids[value - low]`, where the values lie close together, as ids from a database do.
+    Dense { low: i64, ids: Vec<i32> },
+    /// Open addressing; an id of 0 marks a free slot.
+    Hashed(Vec<(i64, i32)>),
+}
+
+impl IntIds {
     /// Numbers `values` in order; none may occur twice. `name` is that of the vocabulary, for errors.
-    pub(crate) fn new(values: Vec<V>, name: &str) -> Result<Self> {
-        if values.len() > (i32::MAX - FIRST) as usize {
-            return Err(Error::VocabSize {
-                column: name.to_owned(),
-                values: values.len(),
-            });
-        }
-        let mut positions = HashTable::with_capacity(values.len());
-        let key = |position: i32| values[position as usize].key();
-        for position in 0..values.len() as i32 {
-            let value = key(position);
-            match positions.entry(
-                value.hash64(),
-                |&other| key(other) == value,
-                |&other| key(other).hash64(),
-            ) {
-                Entry::Vacant(vacant) => vacant.insert(position),
-                Entry::Occupied(_) => {
-                    return Err(Error::VocabValues {
-                        column: name.to_owned(),
-                        position: position as usize,
-                        reason: "it occurs before",
-                    });
+    pub(crate) fn new(values: Vec<i64>, name: &str) -> Result<Self> {
+        check_size(values.len(), name)?;
+        let low = values.iter().copied().min().unwrap_or(0);
+        let high = values.iter().copied().max().unwrap_or(0);
+        let span = high.wrapping_sub(low) as u64;
+        let find = if span < values.len() as u64 * 4 + 1024 {
+            let mut ids = vec![0; span as usize + 1];
+            for (position, &value) in values.iter().enumerate() {
+                let slot = &mut ids[value.wrapping_sub(low) as usize];
+                if *slot != 0 {
+                    return Err(repeated(name, position));
                 }
-            };
-        }
-        Ok(Self { values, positions })
+                *slot = position as i32 + FIRST;
+            }
+            for slot in ids.iter_mut().filter(|id| **id == 0) {
+                *slot = UNKNOWN;
+            }
+            IntTable::Dense { low, ids }
+        } else {
+            let mut slots = vec![(0, 0); slots_for(values.len())];
+            for (position, &value) in values.iter().enumerate() {
+                let slot = probe(&slots, value.hash64(), |slot| {
+                    slot.1 == 0 || slot.0 == value
+                });
+                if slots[slot].1 != 0 {
+                    return Err(repeated(name, position));
+                }
+                slots[slot] = (value, position as i32 + FIRST);
+            }
+            IntTable::Hashed(slots)
+        };
+        Ok(Self { values, find })
     }
 
     /// The id of `value`, 1 if it has none.
-    pub(crate) fn get<'a>(&'a self, value: V::Key<'a>) -> i32 {
-        self.positions
-            .find(value.hash64(), |&position| {
-                self.values[position as usize].key() == value
-            })
-            .map_or(UNKNOWN, |position| position + FIRST)
+    #[inline]
+    pub(crate) fn get(&self, value: i64) -> i32 {
+        match &self.find {
+            IntTable::Dense { low, ids } => {
+                let place = value.wrapping_sub(*low) as u64;
+                ids.get(place as usize).copied().unwrap_or(UNKNOWN)
+            }
+            IntTable::Hashed(slots) => {
+                let slot = probe(slots, value.hash64(), |slot| slot.1 == 0 || slot.0 == value);
+                slots[slot].1.max(UNKNOWN)
+            }
+        }
     }
 
     /// The values in id order.
-    pub(crate) fn values(&self) -> &[V] {
+    pub(crate) fn values(&self) -> &[i64] {
         &self.values
+    }
+}
+
+/// Ids of strings.
+#[derive(Debug)]
+pub(crate) struct StrIds {
+    values: Texts,
+    /// Open addressing: the upper half of the hash, and the id; an id of 0 marks a free slot.
+    slots: Vec<(u32, i32)>,
+}
+
+impl StrIds {
+    /// Numbers `values` in order; none may occur twice. `name` is that of the vocabulary, for errors.
+    pub(crate) fn new(values: Texts, name: &str) -> Result<Self> {
+        check_size(values.len(), name)?;
+        let mut ids = Self {
+            slots: vec![(0, 0); slots_for(values.len())],
+            values,
+        };
+        for position in 0..ids.values.len() {
+            let hash = ids.values.get(position).hash64();
+            let slot = ids.slot(hash, ids.values.get(position));
+            if ids.slots[slot].1 != 0 {
+                return Err(repeated(name, position));
+            }
+            ids.slots[slot] = (upper(hash), position as i32 + FIRST);
+        }
+        Ok(ids)
+    }
+
+    /// The id of `value`, 1 if it has none.
+    #[inline]
+    pub(crate) fn get(&self, value: &[u8]) -> i32 {
+        self.slots[self.slot(value.hash64(), value)].1.max(UNKNOWN)
+    }
+
+    fn slot(&self, hash: u64, value: &[u8]) -> usize {
+        probe(&self.slots, hash, |&(tag, id)| {
+            id == 0 || (tag == upper(hash) && self.values.get((id - FIRST) as usize) == value)
+        })
+    }
+
+    /// The values in id order.
+    pub(crate) fn values(&self) -> &Texts {
+        &self.values
+    }
+}
+
+fn upper(hash: u64) -> u32 {
+    (hash >> 32) as u32
+}
+
+/// A power of two that leaves at least half of the slots free.
+fn slots_for(values: usize) -> usize {
+    (values * 2).next_power_of_two().max(8)
+}
+
+/// The first slot from `hash` on where `stop` holds; a free slot must stop.
+#[inline]
+fn probe<T>(slots: &[T], hash: u64, stop: impl Fn(&T) -> bool) -> usize {
+    let mask = slots.len() - 1;
+    let mut slot = hash as usize & mask;
+    while !stop(&slots[slot]) {
+        slot = (slot + 1) & mask;
+    }
+    slot
+}
+
+fn check_size(values: usize, name: &str) -> Result<()> {
+    if values > (i32::MAX - FIRST) as usize {
+        return Err(Error::VocabSize {
+            column: name.to_owned(),
+            values,
+        });
+    }
+    Ok(())
+}
+
+fn repeated(name: &str, position: usize) -> Error {
+    Error::VocabValues {
+        column: name.to_owned(),
+        position,
+        reason: "it occurs before",
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod column;
 mod count;
+pub mod encode;
 pub mod error;
 pub mod gather;
 pub mod hash;
@@ -16,6 +17,8 @@ pub mod metrics;
 pub mod pool;
 pub mod shuffle;
 pub mod take;
+pub mod text;
 pub mod vocab;
+mod xxh3;
 
 pub use error::{Error, ErrorKind, Result};

@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_int, c_void};
 use arrow_array::ffi::{FFI_ArrowArray, FFI_ArrowSchema, from_ffi_and_data_type};
 use arrow_array::ffi_stream::FFI_ArrowArrayStream;
 use arrow_array::{ArrayRef, make_array};
-use arrow_schema::{ArrowError, DataType};
+use arrow_schema::{ArrowError, DataType, Field};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyTuple};
@@ -21,31 +21,54 @@ pub fn read(object: &Bound<'_, PyAny>) -> PyResult<Option<(Vec<ArrayRef>, DataTy
     Ok(None)
 }
 
-/// By hand where `ArrayStreamReader` would do, but for what `import` repairs.
 fn read_stream(method: &Bound<'_, PyAny>) -> PyResult<(Vec<ArrayRef>, DataType)> {
-    let capsule = method.call0()?;
-    let stream = pointer::<FFI_ArrowArrayStream>(&capsule, c"arrow_array_stream")?;
-    // SAFETY: the protocol says that a capsule of this name holds a valid stream. `from_raw` moves it out and
-    // leaves a released one behind, which the capsule's destructor accepts.
-    let mut stream = unsafe { FFI_ArrowArrayStream::from_raw(stream) };
-    let (Some(get_schema), Some(get_next)) = (stream.get_schema(), stream.get_next()) else {
-        return Err(PyValueError::new_err("the stream was read before"));
-    };
-    let mut schema = FFI_ArrowSchema::empty();
-    // SAFETY: the callback is this stream's own, and the stream is not released.
-    let status = unsafe { get_schema(&raw mut stream, &raw mut schema) };
-    check(&mut stream, status)?;
-    let dtype = DataType::try_from(&schema).map_err(unreadable)?;
+    let mut stream = Stream::open(method)?;
     let mut chunks = Vec::new();
-    loop {
-        let mut chunk = FFI_ArrowArray::empty();
-        // SAFETY: as above.
-        let status = unsafe { get_next(&raw mut stream, &raw mut chunk) };
+    while let Some(chunk) = stream.next()? {
+        chunks.push(chunk);
+    }
+    Ok((chunks, stream.field.data_type().clone()))
+}
+
+/// A producer's stream, by hand where `ArrayStreamReader` would do, but for what `import` repairs.
+pub struct Stream {
+    stream: FFI_ArrowArrayStream,
+    /// What the chunks are.
+    pub field: Field,
+}
+
+impl Stream {
+    /// Calls a producer's `__arrow_c_stream__`.
+    pub fn open(method: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let capsule = method.call0()?;
+        let stream = pointer::<FFI_ArrowArrayStream>(&capsule, c"arrow_array_stream")?;
+        // SAFETY: the protocol says that a capsule of this name holds a valid stream. `from_raw` moves it out and
+        // leaves a released one behind, which the capsule's destructor accepts.
+        let mut stream = unsafe { FFI_ArrowArrayStream::from_raw(stream) };
+        let Some(get_schema) = stream.get_schema() else {
+            return Err(PyValueError::new_err("the stream was read before"));
+        };
+        let mut schema = FFI_ArrowSchema::empty();
+        // SAFETY: the callback is this stream's own, and the stream is not released.
+        let status = unsafe { get_schema(&raw mut stream, &raw mut schema) };
         check(&mut stream, status)?;
+        let field = Field::try_from(&schema).map_err(unreadable)?;
+        Ok(Self { stream, field })
+    }
+
+    /// The next chunk, or `None` at the end.
+    pub fn next(&mut self) -> PyResult<Option<ArrayRef>> {
+        let Some(get_next) = self.stream.get_next() else {
+            return Err(PyValueError::new_err("the stream was read before"));
+        };
+        let mut chunk = FFI_ArrowArray::empty();
+        // SAFETY: the callback is this stream's own, and the stream is not released.
+        let status = unsafe { get_next(&raw mut self.stream, &raw mut chunk) };
+        check(&mut self.stream, status)?;
         if chunk.is_released() {
-            return Ok((chunks, dtype));
+            return Ok(None);
         }
-        chunks.push(import(chunk, &dtype)?);
+        import(chunk, self.field.data_type()).map(Some)
     }
 }
 

@@ -6,8 +6,8 @@ use recfm_core::shuffle::{self, BatchAt};
 use recfm_core::take;
 
 use crate::array::{holds, mismatch, ndim, readonly, writable};
+use crate::encode::Lists;
 use crate::error::detached;
-use crate::vocab::Lists;
 
 /// The rows of one batch of an epoch.
 #[pyfunction]

@@ -8,9 +8,10 @@ use arrow_array::types::{
     UInt32Type, UInt64Type,
 };
 use arrow_array::{Array, ArrayRef, GenericListArray, OffsetSizeTrait, new_empty_array};
+use arrow_buffer::Buffer;
 use arrow_schema::DataType;
 use pyo3::prelude::*;
-use recfm_core::column::{Chunk, NULL_KEY, Values};
+use recfm_core::column::{Bits, Chunk, NULL_KEY, Strs, Values};
 use recfm_core::{Error, Result};
 
 use crate::arrow;
@@ -135,9 +136,31 @@ impl Column {
             DataType::UInt16 => widened::<UInt16Type>(array),
             DataType::UInt32 => widened::<UInt32Type>(array),
             DataType::UInt64 => self.narrowed(array)?,
-            DataType::Utf8 => Values::Strs(array.as_string::<i32>().iter().collect()),
-            DataType::LargeUtf8 => Values::Strs(array.as_string::<i64>().iter().collect()),
-            DataType::Utf8View => Values::Strs(array.as_string_view().iter().collect()),
+            DataType::Utf8 => {
+                let strings = array.as_string::<i32>();
+                let strs = Strs::Offsets32(strings.value_offsets(), strings.value_data());
+                Values::Strs {
+                    strs,
+                    valid: valid(array),
+                }
+            }
+            DataType::LargeUtf8 => {
+                let strings = array.as_string::<i64>();
+                let strs = Strs::Offsets64(strings.value_offsets(), strings.value_data());
+                Values::Strs {
+                    strs,
+                    valid: valid(array),
+                }
+            }
+            DataType::Utf8View => {
+                let strings = array.as_string_view();
+                let buffers = strings.data_buffers().iter();
+                let buffers = buffers.map(Buffer::as_slice).collect();
+                Values::Strs {
+                    strs: Strs::Views(strings.views(), buffers),
+                    valid: valid(array),
+                }
+            }
             DataType::Dictionary(_, values) if !matches!(**values, DataType::Dictionary(..)) => {
                 return self.dictionary(array);
             }
@@ -257,12 +280,19 @@ fn widened<T: ArrowPrimitiveType<Native: Into<i64>>>(array: &dyn Array) -> Value
 }
 
 /// `values` where `array` is not null.
-fn ints<'a>(values: impl Into<Cow<'a, [i64]>>, array: &dyn Array) -> Values<'a> {
-    let nulls = array.nulls().filter(|nulls| nulls.null_count() > 0);
+fn ints<'a>(values: impl Into<Cow<'a, [i64]>>, array: &'a dyn Array) -> Values<'a> {
     Values::Ints {
         values: values.into(),
-        valid: nulls.map(|nulls| nulls.iter().collect()),
+        valid: valid(array),
     }
+}
+
+fn valid(array: &dyn Array) -> Option<Bits<'_>> {
+    let nulls = array.nulls().filter(|nulls| nulls.null_count() > 0)?;
+    Some(Bits {
+        bytes: nulls.validity(),
+        offset: nulls.offset(),
+    })
 }
 
 /// The elements of lists, and where each list starts, with the end of the last behind them.

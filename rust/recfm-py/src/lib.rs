@@ -6,7 +6,9 @@ mod array;
 mod arrow;
 mod batch;
 mod column;
+mod encode;
 mod error;
+mod export;
 mod hash;
 mod history;
 mod info;
@@ -20,7 +22,11 @@ mod _core {
     #[pymodule_export]
     use crate::batch::{batch_rows, take_lists, take_rows};
     #[pymodule_export]
-    use crate::hash::{hash_ids, hash_keys, hash_lists, seed_of};
+    use crate::encode::encode_ids;
+    #[pymodule_export]
+    use crate::export::{ArrowArray, ArrowChunks};
+    #[pymodule_export]
+    use crate::hash::{Hasher, checksum, hash_keys, seed_of};
     #[pymodule_export]
     use crate::history::HistoryIndex;
     #[pymodule_export]
@@ -28,5 +34,5 @@ mod _core {
     #[pymodule_export]
     use crate::metrics::{auc, gauc, logloss, normalized_entropy};
     #[pymodule_export]
-    use crate::vocab::Vocab;
+    use crate::vocab::{Vocab, VocabBuilder};
 }

@@ -3,15 +3,18 @@
 use numpy::{IntoPyArray, PyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
-use recfm_core::vocab::{Vocab as CoreVocab, VocabValues};
+use recfm_core::encode::{Encoding, encode};
+use recfm_core::vocab::{Vocab as CoreVocab, VocabBuilder as CoreBuilder, VocabValues};
 
 use crate::array::readonly;
 use crate::column::Column;
+use crate::encode::{Lists, lists};
 use crate::error::{detached, raised};
+use crate::export::ArrowArray;
 
 /// The distinct values of a training column as dense ids.
 #[pyclass(frozen, module = "recfm._core")]
-pub struct Vocab(CoreVocab);
+pub struct Vocab(pub CoreVocab);
 
 #[pymethods]
 impl Vocab {
@@ -48,18 +51,18 @@ impl Vocab {
     fn encode<'py>(&self, column: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray1<i32>>> {
         let py = column.py();
         let column = Column::read(column, self.0.name())?;
-        Ok(detached(py, || self.0.encode(&column.chunks()?))?.into_pyarray(py))
+        let encoding = Encoding::Vocab(&self.0);
+        Ok(detached(py, || encode(encoding, &column.chunks()?))?.into_pyarray(py))
     }
 
     /// The ids of every list's elements, and the offsets of the lists in them.
-    fn encode_lists<'py>(&self, column: &Bound<'py, PyAny>) -> PyResult<Lists<'py>> {
-        let py = column.py();
-        let column = Column::read(column, self.0.name())?;
-        let (ids, offsets) = detached(py, || {
-            let (elements, offsets) = column.elements()?;
-            Ok((self.0.encode(&elements.chunks()?)?, offsets))
-        })?;
-        Ok((ids.into_pyarray(py), offsets.into_pyarray(py)))
+    #[pyo3(signature = (column, *, max_length = None))]
+    fn encode_lists<'py>(
+        &self,
+        column: &Bound<'py, PyAny>,
+        max_length: Option<usize>,
+    ) -> PyResult<Lists<'py>> {
+        lists(column, Encoding::Vocab(&self.0), self.0.name(), max_length)
     }
 
     fn __len__(&self) -> usize {
@@ -89,7 +92,21 @@ impl Vocab {
     fn values<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         match self.0.values() {
             VocabValues::Int(values) => PyList::new(py, values),
-            VocabValues::Str(values) => PyList::new(py, values.iter().map(|value| &**value)),
+            VocabValues::Str(texts) => {
+                let texts: Vec<_> = texts.iter().map(String::from_utf8_lossy).collect();
+                PyList::new(py, texts)
+            }
+        }
+    }
+
+    /// The same as an Arrow array of int64 or large strings.
+    fn arrow_values(&self) -> ArrowArray {
+        match self.0.values() {
+            VocabValues::Int(values) => ArrowArray::ints(values),
+            VocabValues::Str(texts) => {
+                let (bytes, offsets) = texts.parts();
+                ArrowArray::strings(bytes, offsets)
+            }
         }
     }
 
@@ -99,5 +116,58 @@ impl Vocab {
     }
 }
 
-/// Jagged ids: values, and offsets with one entry more than rows.
-pub type Lists<'py> = (Bound<'py, PyArray1<i32>>, Bound<'py, PyArray1<i64>>);
+/// A vocabulary in the making.
+#[pyclass(module = "recfm._core")]
+pub struct VocabBuilder {
+    name: String,
+    builder: CoreBuilder,
+}
+
+#[pymethods]
+impl VocabBuilder {
+    #[new]
+    #[pyo3(signature = (*, name))]
+    fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            builder: CoreBuilder::new(name),
+        }
+    }
+
+    /// Counts these rows too, or the elements of these lists; row `i` counts `counts[i]` times where given.
+    #[pyo3(signature = (column, counts = None))]
+    fn add(
+        &mut self,
+        column: &Bound<'_, PyAny>,
+        counts: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let py = column.py();
+        let column = Column::read(column, &self.name)?
+            .flat()
+            .map_err(|error| raised(py, &error))?;
+        let counts = counts
+            .map(|counts| readonly::<i64>(counts, "counts", 1))
+            .transpose()?;
+        let counts = counts
+            .as_ref()
+            .map(|counts| counts.as_slice())
+            .transpose()?;
+        detached(py, || self.builder.add(&column.chunks()?, counts))
+    }
+
+    /// The vocabulary of the values that came at least `min_count` times.
+    #[pyo3(signature = (*, min_count = 1))]
+    fn finish(&self, py: Python<'_>, min_count: i64) -> PyResult<Vocab> {
+        detached(py, || self.builder.finish(min_count)).map(Vocab)
+    }
+
+    fn __len__(&self) -> usize {
+        self.builder.len()
+    }
+
+    /// Bytes that the counts take.
+    #[getter]
+    fn nbytes(&self) -> usize {
+        self.builder.nbytes()
+    }
+}

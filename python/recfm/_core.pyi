@@ -7,12 +7,14 @@ other dtype is a `SchemaError`. Array arguments must be NumPy arrays of exactly 
 or it is a `DataError`. Results are the same bytes for any number of threads; `RECFM_NUM_THREADS` sets it.
 """
 
+from collections.abc import Callable
 from typing import Literal, Protocol, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "ExactMoments",
     "HistoryIndex",
     "Vocab",
     "auc",
@@ -268,6 +270,70 @@ def take_lists(
     Raises:
         DataError: A row is out of range, or the offsets of a list asked for are no range of `values`.
     """
+
+@final
+class ExactMoments:
+    """Count, mean, standard deviation and range of finite numbers, without rounding until they are read.
+
+    What is read is the float nearest to the true value, the same bits for any order of the values, any chunks
+    and any merges. Takes 64 KiB whatever the count. May be updated from several threads. Pickles as its bytes.
+
+    Example:
+        >>> moments = ExactMoments()
+        >>> moments.update(np.array([1e16, 1.0, -1e16]))
+        >>> moments.mean()
+        0.3333333333333333
+    """
+
+    def __new__(cls) -> ExactMoments: ...
+    def update(self, values: NDArray[np.float64]) -> None:
+        """Takes `values`, `[n]`, in: all of them or, where it raises, none.
+
+        Raises:
+            DataError: A value is NaN or infinite, or the array has another dtype or layout.
+        """
+
+    def merge(self, other: ExactMoments) -> None:
+        """Takes in what `other` was made of, as if this had been updated with it."""
+
+    @property
+    def count(self) -> int:
+        """Number of values."""
+
+    @property
+    def min(self) -> float:
+        """Smallest value; a `DataError` where there is none."""
+
+    @property
+    def max(self) -> float:
+        """Largest value; a `DataError` where there is none."""
+
+    def mean(self) -> float:
+        """Mean, the exact quotient rounded once.
+
+        Raises:
+            DataError: There are no values.
+        """
+
+    def std(self) -> float:
+        """Standard deviation of the population (`ddof=0`), the exact root rounded once; 0 only of a constant.
+
+        Raises:
+            DataError: There are no values.
+        """
+
+    def to_bytes(self) -> bytes:
+        """The moments as 848 bytes with a checksum; equal for equal values, however they came."""
+
+    @staticmethod
+    def from_bytes(data: bytes) -> ExactMoments:
+        """Reads what `to_bytes` wrote.
+
+        Raises:
+            DataError: The bytes are damaged or something else.
+        """
+
+    def __reduce__(self) -> tuple[Callable[[bytes], ExactMoments], tuple[bytes]]: ...
 
 def auc(label: NDArray[np.float32], score: NDArray[np.float64]) -> float:
     """Area under the ROC curve: the chance that a positive outscores a negative, ties counting half. Exact.

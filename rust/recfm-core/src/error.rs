@@ -195,6 +195,25 @@ pub enum Error {
         /// What it was given.
         found: String,
     },
+    /// A value that cannot be summed.
+    #[error("`values[{row}]` is {value}, but only finite numbers have a sum: drop or clip it")]
+    NotFinite {
+        /// Position of the first such value.
+        row: usize,
+        /// The value.
+        value: f64,
+    },
+    /// A moment of nothing.
+    #[error("the {0} of no values is undefined: update with at least one")]
+    NoValues(&'static str),
+    /// Bytes that are no saved state.
+    #[error("these bytes are no saved {what}, or they are damaged: {reason}")]
+    State {
+        /// What they should have been.
+        what: &'static str,
+        /// What is wrong with them.
+        reason: String,
+    },
     /// A metric of no rows at all.
     #[error("{0} is undefined: there are no rows")]
     MetricEmpty(&'static str),
@@ -264,6 +283,9 @@ impl Error {
             | Self::Offsets(_)
             | Self::WindowRange { .. }
             | Self::WindowLength { .. }
+            | Self::NotFinite { .. }
+            | Self::NoValues(_)
+            | Self::State { .. }
             | Self::Array { .. } => ErrorKind::Data,
             Self::MetricEmpty(_)
             | Self::OneClass { .. }

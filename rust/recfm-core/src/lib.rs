@@ -8,6 +8,7 @@
 pub mod column;
 mod count;
 pub mod error;
+pub mod exact;
 pub mod gather;
 pub mod hash;
 pub mod history;
@@ -17,5 +18,6 @@ pub mod pool;
 pub mod shuffle;
 pub mod take;
 pub mod vocab;
+mod wide;
 
 pub use error::{Error, ErrorKind, Result};

@@ -7,6 +7,7 @@ mod arrow;
 mod batch;
 mod column;
 mod error;
+mod exact;
 mod hash;
 mod history;
 mod info;
@@ -19,6 +20,8 @@ use pyo3::prelude::*;
 mod _core {
     #[pymodule_export]
     use crate::batch::{batch_rows, take_lists, take_rows};
+    #[pymodule_export]
+    use crate::exact::ExactMoments;
     #[pymodule_export]
     use crate::hash::{hash_ids, hash_keys, hash_lists, seed_of};
     #[pymodule_export]

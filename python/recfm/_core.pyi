@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 __all__ = [
     "ExactMoments",
     "HistoryIndex",
+    "Predictions",
     "Vocab",
     "auc",
     "batch_rows",
     "build_info",
+    "calibration",
     "gauc",
     "hash_ids",
     "hash_keys",
@@ -348,21 +350,27 @@ def auc(label: NDArray[np.float32], score: NDArray[np.float64]) -> float:
     """
 
 def gauc(
-    group: NDArray[np.int64], label: NDArray[np.float32], score: NDArray[np.float64]
+    group: NDArray[np.int64],
+    label: NDArray[np.float32],
+    score: NDArray[np.float64],
+    weighting: str = "impressions",
 ) -> tuple[float, int, int]:
-    """Mean of the groups' AUCs weighted by their rows, as FuxiCTR's gAUC.
+    """Weighted mean of the groups' AUCs; groups of one class have none and are left out.
 
     Args:
         group: `[n]`, usually the user.
         label: `[n]`, 0 or 1.
         score: `[n]`, any numbers but NaN.
+        weighting: What a group counts for: "impressions", its rows (FuxiCTR, BARS); "positives", its rows of
+            label 1 (RecBole); "uniform", one (TorchRec's `gauc`, TorchEasyRec's `grouped_auc`).
 
     Returns:
         The value, groups with both labels, and groups with one label only, which are left out.
 
     Raises:
-        MetricError: No group has both labels, a label is not 0 or 1, or a score is NaN.
+        MetricError: As for `auc`, but where no group has both labels.
         DataError: The lengths differ, or an array has another dtype or layout.
+        ConfigError: No such weighting.
     """
 
 def logloss(label: NDArray[np.float32], probability: NDArray[np.float64]) -> float:
@@ -377,6 +385,18 @@ def logloss(label: NDArray[np.float32], probability: NDArray[np.float64]) -> flo
         DataError: The lengths differ, or an array has another dtype or layout.
     """
 
+def calibration(label: NDArray[np.float32], probability: NDArray[np.float64]) -> float:
+    """Mean prediction over mean label, as TorchRec's: 1 is right on average, more is too much. Exact.
+
+    Args:
+        label: `[n]`, 0 or 1.
+        probability: `[n]`, in [0, 1].
+
+    Raises:
+        MetricError: As for `logloss`, or no label is 1.
+        DataError: The lengths differ, or an array has another dtype or layout.
+    """
+
 def normalized_entropy(label: NDArray[np.float32], probability: NDArray[np.float64]) -> float:
     """Log loss over the entropy of these labels' base rate: a constant reaches 1, less is better.
 
@@ -388,3 +408,96 @@ def normalized_entropy(label: NDArray[np.float32], probability: NDArray[np.float
         MetricError: As for `logloss`, or all labels are equal.
         DataError: The lengths differ, or an array has another dtype or layout.
     """
+
+@final
+class Predictions:
+    """Labelled predictions that arrive in parts and from several workers; every metric is that of all rows at once.
+
+    The metrics are the same bits for any order of the rows, any parts and any merges. A row takes 4 bytes while
+    every probability is a 32-bit float (8 from the first that is not) and 8 bytes for its user. May be updated
+    from several threads. Pickles as its bytes.
+    """
+
+    def __new__(cls) -> Predictions: ...
+    def update(
+        self,
+        label: NDArray[np.float32],
+        probability: NDArray[np.float64],
+        user: NDArray[np.int64] | None = None,
+    ) -> None:
+        """Takes rows in: all of them or, where it raises, none.
+
+        Args:
+            label: `[n]`, 0 or 1.
+            probability: `[n]`, in [0, 1].
+            user: `[n]`; with every update or with none.
+
+        Raises:
+            MetricError: A label is not 0 or 1, a probability is NaN or outside [0, 1], or users came before and
+                do not now, or the other way round.
+            DataError: The lengths differ, or an array has another dtype or layout.
+        """
+
+    def merge(self, other: Predictions) -> None:
+        """Takes in the rows of `other`, which keeps them.
+
+        Raises:
+            MetricError: One of the two has users and the other has not.
+        """
+
+    def __len__(self) -> int: ...
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the rows take."""
+
+    @property
+    def has_users(self) -> bool:
+        """Whether the rows have users."""
+
+    def auc(self) -> float:
+        """Area under the ROC curve, as `auc`, with its errors."""
+
+    def gauc(self, weighting: str = "impressions") -> tuple[float, int, int]:
+        """Mean AUC of the users, as `gauc`, with its errors; a `MetricError` without users."""
+
+    def logloss(self) -> float:
+        """Mean negative log-likelihood, as `logloss`, with its errors."""
+
+    def normalized_entropy(self) -> float:
+        """Normalised entropy, as `normalized_entropy`, with its errors."""
+
+    def calibration(self) -> float:
+        """Mean prediction over mean label, as `calibration`, with its errors."""
+
+    def reliability(
+        self, bins: int = 10, by: str = "width"
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], float]:
+        """Predicted against observed rates in bins of probability.
+
+        Args:
+            bins: From 1 to 10,000.
+            by: "width": bin i holds probabilities in (i / bins, (i + 1) / bins], and 0 is in the first. "count":
+                about as many rows in each; equal probabilities share the bin of the lowest of them.
+
+        Returns:
+            Of each bin that has rows, by rising probability: its number, its rows, its rows of label 1 and its
+            mean probability. Last the expected calibration error: the mean over rows of the distance between
+            their bin's mean probability and mean label.
+
+        Raises:
+            MetricError: There are no rows.
+            ConfigError: No such number of bins or no such kind.
+        """
+
+    def to_bytes(self) -> bytes:
+        """The rows as bytes with a checksum."""
+
+    @staticmethod
+    def from_bytes(data: bytes) -> Predictions:
+        """Reads what `to_bytes` wrote.
+
+        Raises:
+            DataError: The bytes are damaged or something else.
+        """
+
+    def __reduce__(self) -> tuple[Callable[[bytes], Predictions], tuple[bytes]]: ...

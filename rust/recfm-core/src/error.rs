@@ -214,6 +214,27 @@ pub enum Error {
         /// What is wrong with them.
         reason: String,
     },
+    /// A setting with a name that is none of the known ones.
+    #[error("`{argument}` is '{found}', but it must be {known}")]
+    Choice {
+        /// Name of the argument.
+        argument: &'static str,
+        /// What it is.
+        found: String,
+        /// What it may be.
+        known: &'static str,
+    },
+    /// A number of calibration bins that makes no table.
+    #[error("`bins` is {0}, but it must lie between 1 and 10000")]
+    BinCount(i64),
+    /// Rows with users beside rows without.
+    #[error(
+        "{0} rows are here with users or without, the new ones come the other way round: pass `user` always or never"
+    )]
+    SomeUsers(usize),
+    /// A metric by user of rows without users.
+    #[error("gauc is undefined: the rows have no users; pass `user` to every update")]
+    NoUsers,
     /// A metric of no rows at all.
     #[error("{0} is undefined: there are no rows")]
     MetricEmpty(&'static str),
@@ -287,13 +308,17 @@ impl Error {
             | Self::NoValues(_)
             | Self::State { .. }
             | Self::Array { .. } => ErrorKind::Data,
-            Self::MetricEmpty(_)
+            Self::SomeUsers(_)
+            | Self::NoUsers
+            | Self::MetricEmpty(_)
             | Self::OneClass { .. }
             | Self::NoGroup(_)
             | Self::Label { .. }
             | Self::NanScore(_)
             | Self::Probability { .. } => ErrorKind::Metric,
-            Self::Threads(_) | Self::Pool { .. } => ErrorKind::Config,
+            Self::Choice { .. } | Self::BinCount(_) | Self::Threads(_) | Self::Pool { .. } => {
+                ErrorKind::Config
+            }
         }
     }
 }

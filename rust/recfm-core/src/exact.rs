@@ -3,10 +3,11 @@
 //! A float is a whole number times a power of two, so each exponent has a bin of whole numbers to add into. The bins
 //! meet in one wide number, which is rounded once, when it is read.
 
+use rayon::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::wide::{Wide, bits, difference, divided, product, rounded, shifted};
-use crate::{Error, Result};
+use crate::{Error, Result, pool};
 
 const BINS: usize = 2048;
 /// Limbs for 2^64 floats of any size, and for their squares.
@@ -41,6 +42,24 @@ impl ExactSum {
             self.push(value);
         }
         Ok(())
+    }
+
+    /// The sum of `n` finite values, added up by all threads.
+    pub(crate) fn par(n: usize, value: impl Fn(usize) -> f64 + Sync) -> Result<Self> {
+        pool::install(|| {
+            let pieces = rayon::current_num_threads();
+            let sums = (0..pieces).into_par_iter().map(|piece| {
+                let mut sum = Self::default();
+                for i in piece * n / pieces..(piece + 1) * n / pieces {
+                    sum.push(value(i));
+                }
+                sum
+            });
+            sums.reduce(Self::default, |mut a, b| {
+                a.merge(&b);
+                a
+            })
+        })
     }
 
     /// Adds a value that must be finite.

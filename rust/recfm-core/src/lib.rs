@@ -16,6 +16,7 @@ mod ids;
 pub mod metrics;
 pub mod pool;
 pub mod shuffle;
+mod sort;
 pub mod take;
 pub mod vocab;
 mod wide;

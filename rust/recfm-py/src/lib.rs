@@ -29,7 +29,7 @@ mod _core {
     #[pymodule_export]
     use crate::info::{build_info, num_threads};
     #[pymodule_export]
-    use crate::metrics::{auc, gauc, logloss, normalized_entropy};
+    use crate::metrics::{Predictions, auc, calibration, gauc, logloss, normalized_entropy};
     #[pymodule_export]
     use crate::vocab::Vocab;
 }

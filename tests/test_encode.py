@@ -88,7 +88,7 @@ def test_every_column_is_that_of_the_oracle(rows, cut, min_count):
     def ids(values, least):
         return oracles.encode(oracles.vocab_order(values[:cut], least), values)
 
-    hashed = _core.hash_ids(frame["hashed"], name="hashed", buckets=50).tolist()
+    hashed = _core.Hasher(name="hashed", buckets=50).encode(frame["hashed"]).tolist()
     assert encoded.ids.dtype == np.int32
     assert encoded.ids.T.tolist() == [ids(word, min_count), hashed, ids(number, 1)]
     order = oracles.vocab_order(oracles.jagged(tags[:cut])[0], min_count)

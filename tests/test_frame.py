@@ -109,10 +109,21 @@ def test_the_check_alone_says_the_same(case):
     [(None, "NoneType"), ([1], "list"), ({"user": [1]}, "dict"), (table().lazy(), "LazyFrame"),
      (table()["user"], "Series"), (np.zeros((2, 2)), "ndarray")],
 )  # fmt: skip
-def test_what_is_no_frame_is_refused(events, found):
-    message = refused(SchemaError, lambda: Encoder(simple_schema()).fit(events))
+def test_what_is_no_frame_is_not_checked(events, found):
+    message = refused(SchemaError, lambda: check_frame(events, simple_schema()))
     assert found in message
     assert "polars.DataFrame" in message
+
+
+@pytest.mark.parametrize(
+    ("events", "found"),
+    [(None, "NoneType"), ([1], "list"), ({"user": [1]}, "dict"), (table()["user"], "one column"),
+     (np.zeros((2, 2)), "ndarray")],
+)  # fmt: skip
+def test_what_is_no_table_is_not_fitted(events, found):
+    message = refused(SchemaError, lambda: Encoder(simple_schema()).fit(events))
+    assert found in message
+    assert "table" in message or "Parquet" in message
 
 
 @pytest.mark.parametrize(

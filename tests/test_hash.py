@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oracles
-from recfm._core import hash_ids, hash_keys, hash_lists, seed_of
+from recfm._core import Hasher, hash_keys, seed_of
 from recfm.errors import DataError, SchemaError
 
 GOLDEN = json.loads((Path(__file__).parent / "assets" / "hash.json").read_text())
@@ -25,7 +25,7 @@ def test_frozen_values_never_change():
         assert seed_of(name) == seed
     for case in GOLDEN["ids"]:
         assert (
-            hash_ids(pl.Series(case["values"]), name=case["name"], buckets=case["buckets"]).tolist()
+            Hasher(name=case["name"], buckets=case["buckets"]).encode(pl.Series(case["values"])).tolist()
             == case["ids"]
         )
     assert hash_keys(pl.Series(GOLDEN["keys"]["values"]), name="user").tolist() == GOLDEN["keys"]["keys"]
@@ -44,7 +44,7 @@ def test_ids_are_those_of_the_xxhash_package(values, name, buckets):
         return oracles.FIRST + xxhash.xxh3_64_intdigest(oracles.key_bytes(value), seed) % (buckets - 2)
 
     dtype = pl.String if any(isinstance(value, str) for value in values) else pl.Int64
-    ids = hash_ids(pl.Series("x", values, dtype=dtype), name=name, buckets=buckets)
+    ids = Hasher(name=name, buckets=buckets).encode(pl.Series("x", values, dtype=dtype))
     assert ids.dtype == np.int32
     assert ids.tolist() == [bucket(value) for value in values]
 
@@ -64,24 +64,24 @@ def test_integer_keys_are_themselves(values):
 
 
 def test_an_integer_hashes_the_same_in_every_width():
-    expected = hash_ids(pa.array([3, 100]), name="x", buckets=1000).tolist()
+    expected = Hasher(name="x", buckets=1000).encode(pa.array([3, 100])).tolist()
     for dtype in (pa.int8(), pa.uint8(), pa.int16(), pa.uint32(), pa.uint64()):
-        assert hash_ids(pa.array([3, 100], dtype), name="x", buckets=1000).tolist() == expected
+        assert Hasher(name="x", buckets=1000).encode(pa.array([3, 100], dtype)).tolist() == expected
 
 
 def test_a_dictionary_hashes_like_its_values():
     column = pl.Series("x", ["a", None, "b", "a"])
-    expected = hash_ids(column, name="x", buckets=1000)
-    assert (hash_ids(column.cast(pl.Categorical), name="x", buckets=1000) == expected).all()
+    expected = Hasher(name="x", buckets=1000).encode(column)
+    assert (Hasher(name="x", buckets=1000).encode(column.cast(pl.Categorical)) == expected).all()
     assert expected[0] == expected[3] != expected[2]
 
 
 def test_lists_hash_by_element():
     lists = [["a", "b"], None, [], ["b", None]]
     elements, offsets = oracles.jagged(lists)
-    ids, bounds = hash_lists(pl.Series("x", lists), name="x", buckets=100)
+    ids, bounds = Hasher(name="x", buckets=100).encode_lists(pl.Series("x", lists))
     assert bounds.tolist() == offsets
-    assert ids.tolist() == hash_ids(pl.Series("x", elements), name="x", buckets=100).tolist()
+    assert ids.tolist() == Hasher(name="x", buckets=100).encode(pl.Series("x", elements)).tolist()
 
 
 def test_a_null_key_names_its_row_across_chunks():
@@ -93,13 +93,13 @@ def test_a_null_key_names_its_row_across_chunks():
 @pytest.mark.parametrize("buckets", [2, 0, -5, 2**31])
 def test_buckets_out_of_range_are_refused(buckets):
     with pytest.raises(SchemaError, match=f"column 'x': buckets is {buckets}"):
-        hash_ids(pl.Series([1]), name="x", buckets=buckets)
+        Hasher(name="x", buckets=buckets).encode(pl.Series([1]))
 
 
 def test_other_types_are_refused():
     with pytest.raises(SchemaError, match="column 'x' has dtype Float32"):
-        hash_ids(pl.Series([1.0], dtype=pl.Float32), name="x", buckets=10)
+        Hasher(name="x", buckets=10).encode(pl.Series([1.0], dtype=pl.Float32))
     with pytest.raises(SchemaError, match="column 'x' has dtype Int64: tokens need a list"):
-        hash_lists(pl.Series([1]), name="x", buckets=10)
+        Hasher(name="x", buckets=10).encode_lists(pl.Series([1]))
     with pytest.raises(SchemaError, match="column 'user' has dtype Float64"):
         hash_keys(pl.Series([1.0]), name="user")

@@ -28,7 +28,7 @@ vocab = _core.Vocab.fit(words, name="w", min_count=30)
 results = [
     index.rows(), start, stop, past, taken, vocab.counts(), vocab.encode(words),
     _core.Vocab.fit(pl.Series(user), name="u").counts(),
-    _core.hash_ids(words, name="w", buckets=100), _core.hash_keys(words, name="w"),
+    _core.Hasher(name="w", buckets=100).encode(words), _core.hash_keys(words, name="w"),
     _core.batch_rows(n, 30_000, seed=1, epoch=2, index=1, shuffle=True),
     np.array([_core.auc(label, score), *_core.gauc(user, label, score),
               _core.logloss(label, score), _core.normalized_entropy(label, score)]),

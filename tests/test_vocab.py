@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oracles
-from recfm._core import Vocab
+from recfm._core import Hasher, Vocab, VocabBuilder, encode_ids
 from recfm.errors import DataError, SchemaError
 
 INT_TYPES = [pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()]
@@ -241,3 +241,81 @@ def test_an_unsigned_integer_too_large_is_named():
 def test_a_threshold_below_one_is_refused():
     with pytest.raises(SchemaError, match="min_count is 0"):
         Vocab.fit(pl.Series([1]), name="item", min_count=0)
+
+
+@settings(deadline=None)
+@given(values=any_ints | words, cuts=st.lists(st.integers(0, 40), max_size=3), min_count=st.integers(1, 3))
+def test_pieces_add_up_to_the_whole_and_workers_merge(values, cuts, min_count):
+    dtype = pl.String if any(isinstance(value, str) for value in values) else pl.Int64
+    whole = Vocab.fit(pl.Series(values, dtype=dtype), name="x", min_count=min_count)
+    pieces, workers = VocabBuilder(name="x"), VocabBuilder(name="x")
+    bounds = [0, *sorted(min(cut, len(values)) for cut in cuts), len(values)]
+    for start, stop in pairwise(bounds):
+        part = pl.Series(values[start:stop], dtype=dtype)
+        pieces.add(part)
+        worker = Vocab.fit(part, name="x")
+        workers.add(pl.Series(worker.arrow_values(), dtype=dtype), worker.counts())
+    for builder in (pieces, workers):
+        vocab = builder.finish(min_count=min_count)
+        assert vocab.values() == whole.values()
+        assert vocab.counts().tolist() == whole.counts().tolist()
+        assert (
+            vocab.encode(pl.Series(values, dtype=dtype)).tolist()
+            == whole.encode(pl.Series(values, dtype=dtype)).tolist()
+        )
+
+
+def test_a_builder_refuses_what_does_not_fit():
+    builder = VocabBuilder(name="shop")
+    builder.add(pl.Series([None, None]))
+    assert len(builder) == 0
+    builder.add(pl.Series(["a", "b", "a"]))
+    assert len(builder) == 2
+    assert builder.nbytes > 0
+    with pytest.raises(SchemaError, match=r"'shop' holds int values.*fitted on str"):
+        builder.add(pl.Series([1]))
+    with pytest.raises(DataError, match="`values` has 1 rows but `counts` has 2"):
+        builder.add(pl.Series(["a"]), np.array([1, 2]))
+    with pytest.raises(SchemaError, match="min_count is 0"):
+        builder.finish(min_count=0)
+    assert builder.finish().values() == ["a", "b"]
+
+
+def test_values_leave_as_arrow():
+    vocab = Vocab.fit(pl.Series(["b", "ä", "b", ""]), name="x")
+    assert pl.Series(vocab.arrow_values()).to_list() == vocab.values() == ["b", "", "ä"]
+    assert pa.array(Vocab.fit(pl.Series([5, 5, -1]), name="x").arrow_values()).to_pylist() == [5, -1]
+
+
+@settings(deadline=None, max_examples=30)
+@given(values=any_ints | small_ints, spread=st.sampled_from([1, 3, 10**12]))
+def test_dense_and_scattered_integers_encode_alike(values, spread):
+    values = [None if value is None else value % 1000 * spread for value in values]
+    order = oracles.vocab_order(values)
+    vocab = Vocab.fit(pl.Series(values, dtype=pl.Int64), name="x")
+    asked = [*values, -1, 10**15, 2**63 - 1, -(2**63)]
+    assert vocab.encode(pl.Series(asked, dtype=pl.Int64)).tolist() == oracles.encode(order, asked)
+
+
+def test_many_columns_at_once_are_the_columns_one_by_one():
+    rng = np.random.default_rng(0)
+    rows = 10_000
+    frame = pl.DataFrame(
+        {
+            "near": rng.integers(0, 500, rows),
+            "far": rng.integers(0, 500, rows) * 10**12,
+            "text": [f"a text of some length {i}" for i in rng.integers(0, 300, rows)],
+            "short": [str(i) for i in rng.integers(0, 300, rows)],
+        }
+    ).with_columns(key=pl.col("text").cast(pl.Categorical), null=pl.when(pl.col("near") > 250).then("short"))
+    frame = pl.concat([frame, frame.head(0), frame.head(777)], rechunk=False)
+    encoders = [Vocab.fit(frame[name].head(5000), name=name) for name in frame.columns]
+    encoders[1] = Hasher(name="far", buckets=100)
+    out = np.empty((len(frame), len(encoders)), np.int32)
+    encode_ids([frame[name] for name in frame.columns], encoders, out)
+    for place, name in enumerate(frame.columns):
+        assert (out[:, place] == encoders[place].encode(frame[name])).all()
+    with pytest.raises(DataError, match=r"`out` must be of 6 columns"):
+        encode_ids([frame[name] for name in frame.columns], encoders, out[:, :5].copy())
+    with pytest.raises(DataError, match=r"column 'near' has 10777 rows, but the table has 9"):
+        encode_ids([frame["near"]], encoders[:1], np.empty((9, 1), np.int32))

@@ -7,24 +7,34 @@ other dtype is a `SchemaError`. Array arguments must be NumPy arrays of exactly 
 or it is a `DataError`. Results are the same bytes for any number of threads; `RECFM_NUM_THREADS` sets it.
 """
 
-from typing import Literal, Protocol, TypeAlias, final
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "ArrowArray",
+    "ArrowChunks",
+    "BlockWriter",
+    "ExactMoments",
+    "Hasher",
     "HistoryIndex",
+    "Predictions",
     "Vocab",
+    "VocabBuilder",
     "auc",
     "batch_rows",
     "build_info",
+    "calibration",
+    "checksum",
+    "encode_ids",
     "gauc",
-    "hash_ids",
     "hash_keys",
-    "hash_lists",
     "logloss",
     "normalized_entropy",
     "num_threads",
+    "read_regions",
     "seed_of",
     "take_lists",
     "take_rows",
@@ -96,8 +106,12 @@ class Vocab:
             SchemaError: The column is of another kind than the vocabulary.
         """
 
-    def encode_lists(self, column: _Column) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    def encode_lists(
+        self, column: _Column, *, max_length: int | None = None
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """The ids of a list column: values, and offsets `[n + 1]` of the rows in them. A null list is empty.
+
+        Of a list longer than `max_length` the last elements stay.
 
         Raises:
             SchemaError: The column holds no lists, or lists of another kind than the vocabulary.
@@ -117,36 +131,173 @@ class Vocab:
     def values(self) -> list[int] | list[str]:
         """The values in id order, the first of them id 2."""
 
+    def arrow_values(self) -> ArrowArray:
+        """The same as an Arrow array of int64 or large strings."""
+
     def counts(self) -> NDArray[np.int64]:
         """How often each value occurred in the fit, in the order of `values`."""
+
+@final
+class VocabBuilder:
+    """Counts of a column that arrives in pieces; `finish` makes the vocabulary that `Vocab.fit` would make.
+
+    Args:
+        name: Name of the feature, for error messages.
+    """
+
+    def __new__(cls, *, name: str) -> VocabBuilder: ...
+    def add(self, column: _Column, counts: NDArray[np.int64] | None = None) -> None:
+        """Counts these rows too, or the elements of these lists; nulls do not count.
+
+        Args:
+            column: Integers or strings, the same kind as before.
+            counts: `[n]`, how often row i counts; once by default.
+
+        Raises:
+            SchemaError: The column is neither integers nor strings, or of another kind than before.
+            DataError: The lengths differ.
+        """
+
+    def finish(self, *, min_count: int = 1) -> Vocab:
+        """The vocabulary of the values that came at least `min_count` times; more may be added afterwards.
+
+        Raises:
+            SchemaError: `min_count` is below 1.
+            DataError: There are more values than an int32 id can tell apart.
+        """
+
+    def __len__(self) -> int:
+        """Distinct values so far."""
+
+    @property
+    def kind(self) -> Literal["int", "str"] | None:
+        """What the values are; None as long as the columns had no type."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the counts take."""
+
+@final
+class ArrowArray:
+    """An array that any Arrow consumer reads without a copy."""
+
+    def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]: ...
+    def __len__(self) -> int:
+        """Number of values."""
+
+@final
+class ArrowChunks:
+    """The record batches of a producer's Arrow stream, one at a time.
+
+    Raises:
+        AttributeError: The producer has no `__arrow_c_stream__`.
+        ValueError: The stream was read before, or (while reading) breaks off.
+    """
+
+    def __new__(cls, producer: _ArrowStream) -> ArrowChunks: ...
+    def __iter__(self) -> ArrowChunks: ...
+    def __next__(self) -> ArrowArray: ...
+
+@final
+class BlockWriter:
+    """Writes blocks of equal columns to one Arrow IPC file, uncompressed, a record batch each.
+
+    Args:
+        path: The file.
+    """
+
+    def __new__(cls, path: str) -> BlockWriter: ...
+    def write(
+        self, columns: Sequence[tuple[str, NDArray[Any]] | tuple[str, NDArray[Any], NDArray[Any]]]
+    ) -> None:
+        """Writes one block.
+
+        Args:
+            columns: `(name, array)` with int32, int64 or float32 `[n]` or `[n, d]`, or `(name, values, offsets)`
+                with int32 lists.
+
+        Raises:
+            DataError: An array has another dtype or layout.
+            StorageError: The disk refuses.
+        """
+
+    def finish(self) -> list[list[list[tuple[int, int, int]]]]:
+        """Ends the file, waits for the disk, and says where the data lies: by block, by column, its buffers.
+
+        A buffer is (offset in the file, bytes, XXH3); an array has one, lists have two: offsets, values.
+
+        Raises:
+            StorageError: The disk refuses.
+        """
+
+def read_regions(paths: list[str], regions: list[tuple[int, int, int, int]], out: NDArray[np.uint8]) -> None:
+    """Reads parts of files into `out`, end to end, on all cores, each checked against its checksum.
+
+    Args:
+        paths: The files.
+        regions: (place in `paths`, offset, bytes, XXH3) of each part.
+        out: `[n]`, as long as all parts together.
+
+    Raises:
+        DataError: `out` has another length, or there is no such file in `paths`.
+        StorageError: A file cannot be read, or its bytes are not those that were written.
+    """
 
 def seed_of(name: str) -> int:
     """Hash seed of a feature: the XXH3 64-bit hash of its name's UTF-8 bytes, unsigned."""
 
-def hash_ids(column: _Column, *, name: str, buckets: int) -> NDArray[np.int32]:
-    """Hashes every row to an id, `[n]`.
+@final
+class Hasher:
+    """Hashes the values of one feature to ids.
 
     A value becomes `2 + xxh3_64_with_seed(bytes, seed_of(name)) % (buckets - 2)`, an integer being 8
     little-endian bytes and a string its UTF-8 bytes; null becomes 1. The same on every platform and in every
     version.
 
     Args:
-        column: Values to hash.
         name: Name of the feature; equal values of different features hash differently.
         buckets: Rows of the embedding table, padding and unknown included; from 3 to 2**31 - 1.
 
     Raises:
-        SchemaError: The column is neither integers nor strings, or `buckets` is out of range.
+        SchemaError: `buckets` is out of range.
     """
 
-def hash_lists(column: _Column, *, name: str, buckets: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Hashes the elements of a list column like `hash_ids`: values, and offsets `[n + 1]`.
+    def __new__(cls, *, name: str, buckets: int) -> Hasher: ...
+    def encode(self, column: _Column) -> NDArray[np.int32]:
+        """The id of every row, `[n]`.
 
-    A null list is an empty one.
+        Raises:
+            SchemaError: The column is neither integers nor strings.
+        """
+
+    def encode_lists(
+        self, column: _Column, *, max_length: int | None = None
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """The ids of a list column: values, and offsets `[n + 1]` of the rows in them. A null list is empty.
+
+        Of a list longer than `max_length` the last elements stay.
+
+        Raises:
+            SchemaError: The column holds no lists of integers or strings.
+        """
+
+    def __len__(self) -> int:
+        """Rows of an embedding table for these ids, padding and unknown included."""
+
+    @property
+    def name(self) -> str:
+        """Name of the feature."""
+
+def encode_ids(columns: list[_Column], encoders: Sequence[Vocab | Hasher], out: NDArray[np.int32]) -> None:
+    """Fills `out`, `[n, len(columns)]`, with the ids of all columns, each by the encoder in its place.
 
     Raises:
-        SchemaError: The column holds no lists of integers or strings, or `buckets` is out of range.
+        SchemaError: A column is of another kind than its encoder takes.
+        DataError: A column has not `n` rows, or `out` has not a column for each.
     """
+
+def checksum(bytes: NDArray[np.uint8]) -> int:
+    """XXH3 64-bit of an array's bytes, unsigned and unseeded: the checksum of recfm's files."""
 
 def hash_keys(column: _Column, *, name: str) -> NDArray[np.int64]:
     """64-bit keys of users or items, `[n]`: integers as they are, strings as the bits of their XXH3 hash.
@@ -269,6 +420,70 @@ def take_lists(
         DataError: A row is out of range, or the offsets of a list asked for are no range of `values`.
     """
 
+@final
+class ExactMoments:
+    """Count, mean, standard deviation and range of finite numbers, without rounding until they are read.
+
+    What is read is the float nearest to the true value, the same bits for any order of the values, any chunks
+    and any merges. Takes 64 KiB whatever the count. May be updated from several threads. Pickles as its bytes.
+
+    Example:
+        >>> moments = ExactMoments()
+        >>> moments.update(np.array([1e16, 1.0, -1e16]))
+        >>> moments.mean()
+        0.3333333333333333
+    """
+
+    def __new__(cls) -> ExactMoments: ...
+    def update(self, values: NDArray[np.float64]) -> None:
+        """Takes `values`, `[n]`, in: all of them or, where it raises, none.
+
+        Raises:
+            DataError: A value is NaN or infinite, or the array has another dtype or layout.
+        """
+
+    def merge(self, other: ExactMoments) -> None:
+        """Takes in what `other` was made of, as if this had been updated with it."""
+
+    @property
+    def count(self) -> int:
+        """Number of values."""
+
+    @property
+    def min(self) -> float:
+        """Smallest value; a `DataError` where there is none."""
+
+    @property
+    def max(self) -> float:
+        """Largest value; a `DataError` where there is none."""
+
+    def mean(self) -> float:
+        """Mean, the exact quotient rounded once.
+
+        Raises:
+            DataError: There are no values.
+        """
+
+    def std(self) -> float:
+        """Standard deviation of the population (`ddof=0`), the exact root rounded once; 0 only of a constant.
+
+        Raises:
+            DataError: There are no values.
+        """
+
+    def to_bytes(self) -> bytes:
+        """The moments as 848 bytes with a checksum; equal for equal values, however they came."""
+
+    @staticmethod
+    def from_bytes(data: bytes) -> ExactMoments:
+        """Reads what `to_bytes` wrote.
+
+        Raises:
+            DataError: The bytes are damaged or something else.
+        """
+
+    def __reduce__(self) -> tuple[Callable[[bytes], ExactMoments], tuple[bytes]]: ...
+
 def auc(label: NDArray[np.float32], score: NDArray[np.float64]) -> float:
     """Area under the ROC curve: the chance that a positive outscores a negative, ties counting half. Exact.
 
@@ -282,21 +497,27 @@ def auc(label: NDArray[np.float32], score: NDArray[np.float64]) -> float:
     """
 
 def gauc(
-    group: NDArray[np.int64], label: NDArray[np.float32], score: NDArray[np.float64]
+    group: NDArray[np.int64],
+    label: NDArray[np.float32],
+    score: NDArray[np.float64],
+    weighting: str = "impressions",
 ) -> tuple[float, int, int]:
-    """Mean of the groups' AUCs weighted by their rows, as FuxiCTR's gAUC.
+    """Weighted mean of the groups' AUCs; groups of one class have none and are left out.
 
     Args:
         group: `[n]`, usually the user.
         label: `[n]`, 0 or 1.
         score: `[n]`, any numbers but NaN.
+        weighting: What a group counts for: "impressions", its rows (FuxiCTR, BARS); "positives", its rows of
+            label 1 (RecBole); "uniform", one (TorchRec's `gauc`, TorchEasyRec's `grouped_auc`).
 
     Returns:
         The value, groups with both labels, and groups with one label only, which are left out.
 
     Raises:
-        MetricError: No group has both labels, a label is not 0 or 1, or a score is NaN.
+        MetricError: As for `auc`, but where no group has both labels.
         DataError: The lengths differ, or an array has another dtype or layout.
+        ConfigError: No such weighting.
     """
 
 def logloss(label: NDArray[np.float32], probability: NDArray[np.float64]) -> float:
@@ -311,6 +532,18 @@ def logloss(label: NDArray[np.float32], probability: NDArray[np.float64]) -> flo
         DataError: The lengths differ, or an array has another dtype or layout.
     """
 
+def calibration(label: NDArray[np.float32], probability: NDArray[np.float64]) -> float:
+    """Mean prediction over mean label, as TorchRec's: 1 is right on average, more is too much. Exact.
+
+    Args:
+        label: `[n]`, 0 or 1.
+        probability: `[n]`, in [0, 1].
+
+    Raises:
+        MetricError: As for `logloss`, or no label is 1.
+        DataError: The lengths differ, or an array has another dtype or layout.
+    """
+
 def normalized_entropy(label: NDArray[np.float32], probability: NDArray[np.float64]) -> float:
     """Log loss over the entropy of these labels' base rate: a constant reaches 1, less is better.
 
@@ -322,3 +555,96 @@ def normalized_entropy(label: NDArray[np.float32], probability: NDArray[np.float
         MetricError: As for `logloss`, or all labels are equal.
         DataError: The lengths differ, or an array has another dtype or layout.
     """
+
+@final
+class Predictions:
+    """Labelled predictions that arrive in parts and from several workers; every metric is that of all rows at once.
+
+    The metrics are the same bits for any order of the rows, any parts and any merges. A row takes 4 bytes while
+    every probability is a 32-bit float (8 from the first that is not) and 8 bytes for its user. May be updated
+    from several threads. Pickles as its bytes.
+    """
+
+    def __new__(cls) -> Predictions: ...
+    def update(
+        self,
+        label: NDArray[np.float32],
+        probability: NDArray[np.float64],
+        user: NDArray[np.int64] | None = None,
+    ) -> None:
+        """Takes rows in: all of them or, where it raises, none.
+
+        Args:
+            label: `[n]`, 0 or 1.
+            probability: `[n]`, in [0, 1].
+            user: `[n]`; with every update or with none.
+
+        Raises:
+            MetricError: A label is not 0 or 1, a probability is NaN or outside [0, 1], or users came before and
+                do not now, or the other way round.
+            DataError: The lengths differ, or an array has another dtype or layout.
+        """
+
+    def merge(self, other: Predictions) -> None:
+        """Takes in the rows of `other`, which keeps them.
+
+        Raises:
+            MetricError: One of the two has users and the other has not.
+        """
+
+    def __len__(self) -> int: ...
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the rows take."""
+
+    @property
+    def has_users(self) -> bool:
+        """Whether the rows have users."""
+
+    def auc(self) -> float:
+        """Area under the ROC curve, as `auc`, with its errors."""
+
+    def gauc(self, weighting: str = "impressions") -> tuple[float, int, int]:
+        """Mean AUC of the users, as `gauc`, with its errors; a `MetricError` without users."""
+
+    def logloss(self) -> float:
+        """Mean negative log-likelihood, as `logloss`, with its errors."""
+
+    def normalized_entropy(self) -> float:
+        """Normalised entropy, as `normalized_entropy`, with its errors."""
+
+    def calibration(self) -> float:
+        """Mean prediction over mean label, as `calibration`, with its errors."""
+
+    def reliability(
+        self, bins: int = 10, by: str = "width"
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], float]:
+        """Predicted against observed rates in bins of probability.
+
+        Args:
+            bins: From 1 to 10,000.
+            by: "width": bin i holds probabilities in (i / bins, (i + 1) / bins], and 0 is in the first. "count":
+                about as many rows in each; equal probabilities share the bin of the lowest of them.
+
+        Returns:
+            Of each bin that has rows, by rising probability: its number, its rows, its rows of label 1 and its
+            mean probability. Last the expected calibration error: the mean over rows of the distance between
+            their bin's mean probability and mean label.
+
+        Raises:
+            MetricError: There are no rows.
+            ConfigError: No such number of bins or no such kind.
+        """
+
+    def to_bytes(self) -> bytes:
+        """The rows as bytes with a checksum."""
+
+    @staticmethod
+    def from_bytes(data: bytes) -> Predictions:
+        """Reads what `to_bytes` wrote.
+
+        Raises:
+            DataError: The bytes are damaged or something else.
+        """
+
+    def __reduce__(self) -> tuple[Callable[[bytes], Predictions], tuple[bytes]]: ...

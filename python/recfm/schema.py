@@ -42,32 +42,51 @@ class Categorical(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class Numeric(Strict):
-    """One number per event, standardised on the training period; `log` takes sign(x) * log1p(|x|) first.
+    """One number per event.
 
-    Nulls and NaN become 0, which is the mean after standardising; infinities and outliers are cut at 10,000
-    standard deviations.
+    `transform` says what a model reads:
+
+    - "standard": deviations from the mean of the training period. Nulls and NaN become 0, which is the mean;
+      infinities and outliers are cut at 10,000 standard deviations.
+    - "log": the same of sign(x) * log1p(|x|).
+    - "quantile": an id, as a categorical's: which of `buckets` equally full buckets of the training period
+      (boundaries exact to one part in 4,096); nulls and NaN are id 1. Ties can leave fewer buckets.
     """
 
     kind: Literal["numeric"] = "numeric"
     name: str
     side: Side
-    transform: Literal["standard", "log"] = "standard"
+    transform: Literal["standard", "log", "quantile"] = "standard"
+    buckets: int = 32
     seen_by: SeenBy = "both"
+
+    def __post_init__(self) -> None:
+        if self.transform not in ("standard", "log", "quantile"):
+            raise SchemaError(
+                f"feature '{self.name}': transform is {self.transform!r}: use standard, log or quantile"
+            )
+        check_range(self, "buckets", low=2, high=1_000_000, what=f"feature '{self.name}'", error=SchemaError)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens(Strict):
-    """A list of ids per event (multi-hot: genres, tags); mean-pooled by the models."""
+    """A list of ids per event (multi-hot: genres, tags); mean-pooled by the models.
+
+    Of a list longer than `max_length` the last ids stay: sequences are logged oldest first, so these are the newest.
+    """
 
     kind: Literal["tokens"] = "tokens"
     name: str
     side: Side
     min_count: int = 1
     buckets: int | None = None
+    max_length: int | None = None
     seen_by: SeenBy = "both"
 
     def __post_init__(self) -> None:
         _check_ids(self)
+        if self.max_length is not None:
+            check_range(self, "max_length", low=1, what=f"feature '{self.name}'", error=SchemaError)
 
 
 def _check_ids(feature: Categorical | Tokens) -> None:

@@ -22,6 +22,20 @@ def read_events(path: str | Path) -> pl.DataFrame:
     Raises:
         DataError: Nothing is there, or it is not Parquet.
     """
+    files = parquet_files(path)
+    frames = [_read_parquet(file) for file in files]
+    for file, frame in zip(files, frames, strict=True):
+        if frame.schema != frames[0].schema:
+            raise DataError(f"'{file}' has other columns or dtypes than '{files[0]}': {frame.schema}")
+    return pl.concat(frames)
+
+
+def parquet_files(path: str | Path) -> list[Path]:
+    """The files that a path, a folder or a glob stands for, in order of their names.
+
+    Raises:
+        DataError: There are none.
+    """
     path = Path(path).expanduser()
     try:
         if path.is_dir():
@@ -30,30 +44,29 @@ def read_events(path: str | Path) -> pl.DataFrame:
             files = [path]
         else:
             files = [Path(file) for file in sorted(glob.glob(str(path)))]
-        if not files:
-            raise DataError(f"no event table at '{path}': give a Parquet file, a folder of them or a glob")
     except OSError as error:
         raise DataError(f"'{path}' cannot be read ({reason(error)}): give a Parquet file") from None
     except ValueError as error:  # a NUL byte in the path
-        if isinstance(error, DataError):
-            raise
         raise DataError(f"'{path}' is no path: {error}") from None
-    frames = [_read_parquet(file) for file in files]
-    for file, frame in zip(files, frames, strict=True):
-        if frame.schema != frames[0].schema:
-            raise DataError(f"'{file}' has other columns or dtypes than '{files[0]}': {frame.schema}")
-    return pl.concat(frames)
+    if not files:
+        raise DataError(f"no event table at '{path}': give a Parquet file, a folder of them or a glob")
+    return files
 
 
 def _read_parquet(file: Path) -> pl.DataFrame:
     try:
         return pl.read_parquet(file, glob=False)
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise DataError(f"'{file}' cannot be read as Parquet: {_first_line(error)}") from None
+        raise DataError(f"'{file}' cannot be read as Parquet: {first_line(error)}") from None
 
 
-def check_frame(frame: pl.DataFrame, schema: Schema) -> None:
+def check_frame(frame: pl.DataFrame, schema: Schema, *, first_row: int = 0) -> None:
     """Check key columns, labels and dtypes.
+
+    Args:
+        frame: Rows of the table.
+        schema: What its columns mean.
+        first_row: Which row of the table the frame begins with, for errors.
 
     Raises:
         SchemaError: A column is missing or has the wrong dtype.
@@ -75,8 +88,9 @@ def check_frame(frame: pl.DataFrame, schema: Schema) -> None:
         name = getattr(schema, role)
         nulls = frame[name].is_null()
         if nulls.any():
+            row = first_row + int(nulls.arg_max() or 0)
             raise DataError(
-                f"column '{name}' ({role}) has {int(nulls.sum())} nulls, the first in row {int(nulls.arg_max() or 0)}: "
+                f"column '{name}' ({role}) has {int(nulls.sum())} nulls, the first in row {row}: "
                 "drop those rows or fill them"
             )
     label = frame[schema.label].cast(pl.Float64)
@@ -84,7 +98,7 @@ def check_frame(frame: pl.DataFrame, schema: Schema) -> None:
     if bad.any():
         row = int(bad.arg_max() or 0)
         raise DataError(
-            f"column '{schema.label}' (label) holds {label[row]:g} in row {row}: labels must be 0 or 1 "
+            f"column '{schema.label}' (label) holds {label[row]:g} in row {first_row + row}: labels must be 0 or 1 "
             f"({int(bad.sum())} rows are not); binarise it first, for example (pl.col('{schema.label}') >= 4)"
         )
 
@@ -160,5 +174,6 @@ def event_time(frame: pl.DataFrame, schema: Schema) -> NDArray[np.int64]:
     return times * factor
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its class."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

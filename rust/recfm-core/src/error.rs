@@ -14,6 +14,8 @@ pub enum ErrorKind {
     Data,
     /// A metric is undefined on this input.
     Metric,
+    /// A file cannot be read or written, or is not what was written.
+    Storage,
     /// A setting is not known or not possible.
     Config,
 }
@@ -215,6 +217,46 @@ pub enum Error {
         /// What it was given.
         found: String,
     },
+    /// A value that cannot be summed.
+    #[error("`values[{row}]` is {value}, but only finite numbers have a sum: drop or clip it")]
+    NotFinite {
+        /// Position of the first such value.
+        row: usize,
+        /// The value.
+        value: f64,
+    },
+    /// A moment of nothing.
+    #[error("the {0} of no values is undefined: update with at least one")]
+    NoValues(&'static str),
+    /// Bytes that are no saved state.
+    #[error("these bytes are no saved {what}, or they are damaged: {reason}")]
+    State {
+        /// What they should have been.
+        what: &'static str,
+        /// What is wrong with them.
+        reason: String,
+    },
+    /// A setting with a name that is none of the known ones.
+    #[error("`{argument}` is '{found}', but it must be {known}")]
+    Choice {
+        /// Name of the argument.
+        argument: &'static str,
+        /// What it is.
+        found: String,
+        /// What it may be.
+        known: &'static str,
+    },
+    /// A number of calibration bins that makes no table.
+    #[error("`bins` is {0}, but it must lie between 1 and 10000")]
+    BinCount(i64),
+    /// Rows with users beside rows without.
+    #[error(
+        "{0} rows are here with users or without, the new ones come the other way round: pass `user` always or never"
+    )]
+    SomeUsers(usize),
+    /// A metric by user of rows without users.
+    #[error("gauc is undefined: the rows have no users; pass `user` to every update")]
+    NoUsers,
     /// A metric of no rows at all.
     #[error("{0} is undefined: there are no rows")]
     MetricEmpty(&'static str),
@@ -249,6 +291,34 @@ pub enum Error {
         row: usize,
         /// The prediction.
         value: f64,
+    },
+    /// A file that cannot be read.
+    #[error("'{file}' cannot be read: {reason}")]
+    Unreadable {
+        /// The file.
+        file: String,
+        /// What the operating system said.
+        reason: String,
+    },
+    /// A file that cannot be written.
+    #[error("cannot write '{file}': {reason}")]
+    Unwritable {
+        /// The file.
+        file: String,
+        /// What the operating system said.
+        reason: String,
+    },
+    /// Bytes of a file that are not those that were written.
+    #[error(
+        "'{file}' is damaged: bytes {offset} to {} do not match their checksum; restore the file or make it again", offset + *bytes as u64
+    )]
+    Damaged {
+        /// The file.
+        file: String,
+        /// Where the bad bytes begin.
+        offset: u64,
+        /// How many bytes were checked.
+        bytes: usize,
     },
     /// An unusable `RECFM_NUM_THREADS`.
     #[error("RECFM_NUM_THREADS is '{0}', but it must be a whole number from 1 to 1024")]
@@ -286,14 +356,24 @@ impl Error {
             | Self::Offsets(_)
             | Self::WindowRange { .. }
             | Self::WindowLength { .. }
+            | Self::NotFinite { .. }
+            | Self::NoValues(_)
+            | Self::State { .. }
             | Self::Array { .. } => ErrorKind::Data,
-            Self::MetricEmpty(_)
+            Self::SomeUsers(_)
+            | Self::NoUsers
+            | Self::MetricEmpty(_)
             | Self::OneClass { .. }
             | Self::NoGroup(_)
             | Self::Label { .. }
             | Self::NanScore(_)
             | Self::Probability { .. } => ErrorKind::Metric,
-            Self::Threads(_) | Self::Pool { .. } => ErrorKind::Config,
+            Self::Unreadable { .. } | Self::Unwritable { .. } | Self::Damaged { .. } => {
+                ErrorKind::Storage
+            }
+            Self::Choice { .. } | Self::BinCount(_) | Self::Threads(_) | Self::Pool { .. } => {
+                ErrorKind::Config
+            }
         }
     }
 }

@@ -22,11 +22,13 @@ fn class(py: Python<'_>, kind: ErrorKind) -> PyResult<&Bound<'_, PyType>> {
     static SCHEMA: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     static DATA: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     static METRIC: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    static STORAGE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     static CONFIG: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     let (cell, name) = match kind {
         ErrorKind::Schema => (&SCHEMA, "SchemaError"),
         ErrorKind::Data => (&DATA, "DataError"),
         ErrorKind::Metric => (&METRIC, "MetricError"),
+        ErrorKind::Storage => (&STORAGE, "StorageError"),
         ErrorKind::Config => (&CONFIG, "ConfigError"),
     };
     cell.import(py, "recfm.errors", name)

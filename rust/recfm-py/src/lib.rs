@@ -5,9 +5,11 @@
 mod array;
 mod arrow;
 mod batch;
+mod blocks;
 mod column;
 mod encode;
 mod error;
+mod exact;
 mod export;
 mod hash;
 mod history;
@@ -22,7 +24,11 @@ mod _core {
     #[pymodule_export]
     use crate::batch::{batch_rows, take_lists, take_rows};
     #[pymodule_export]
+    use crate::blocks::{BlockWriter, read_regions};
+    #[pymodule_export]
     use crate::encode::encode_ids;
+    #[pymodule_export]
+    use crate::exact::ExactMoments;
     #[pymodule_export]
     use crate::export::{ArrowArray, ArrowChunks};
     #[pymodule_export]
@@ -32,7 +38,7 @@ mod _core {
     #[pymodule_export]
     use crate::info::{build_info, num_threads};
     #[pymodule_export]
-    use crate::metrics::{auc, gauc, logloss, normalized_entropy};
+    use crate::metrics::{Predictions, auc, calibration, gauc, logloss, normalized_entropy};
     #[pymodule_export]
     use crate::vocab::{Vocab, VocabBuilder};
 }

@@ -165,6 +165,11 @@ impl VocabBuilder {
         self.builder.len()
     }
 
+    #[getter]
+    fn kind(&self) -> Option<String> {
+        self.builder.kind().map(|kind| kind.to_string())
+    }
+
     /// Bytes that the counts take.
     #[getter]
     fn nbytes(&self) -> usize {

@@ -1,0 +1,105 @@
+"""Tables of any kind come in pieces: every row once, in order, and again on the next reading."""
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recfm.data.source import Source, memory_bytes
+from recfm.errors import ConfigError, DataError, SchemaError
+
+COLUMNS = ["b", "a"]
+
+
+def table(rows, start=0):
+    numbers = range(start, start + rows)
+    columns = {"a": list(numbers), "b": [f"x{i}" for i in numbers], "c": [0] * rows}
+    return pl.DataFrame(columns, schema={"a": pl.Int64, "b": pl.String, "c": pl.Int64})
+
+
+def assert_pieces(source, expected, rows):
+    for _ in range(2):
+        pieces = list(source.pieces(rows))
+        assert [len(piece) for piece in pieces[:-1]] == [rows] * (len(pieces) - 1)
+        assert 0 < len(pieces[-1]) <= rows
+        assert pl.concat(pieces).equals(expected.select(COLUMNS))
+        assert source.rows == len(expected)
+
+
+@settings(deadline=None, max_examples=40)
+@given(cuts=st.lists(st.integers(0, 30), min_size=1, max_size=5), rows=st.integers(1, 40))
+def test_record_batches_are_cut_and_joined(cuts, rows):
+    batches, start = [], 0
+    for cut in cuts:
+        batches.append(table(cut, start).to_arrow())
+        start += cut
+    whole = pa.concat_tables(batches)
+    if start:
+        assert_pieces(Source(whole, COLUMNS), pl.from_arrow(whole), rows)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 100, 1000])
+def test_every_kind_of_table_gives_the_same_pieces(tmp_path, rows):
+    parts = [table(60), table(41, 60)]
+    whole = pl.concat(parts)
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    for place, part in enumerate(parts):
+        pq.write_table(part.to_arrow(), folder / f"{place}.parquet", row_group_size=13)
+    arrow = whole.to_arrow()
+    for events in (
+        whole,
+        whole.lazy(),
+        folder,
+        str(folder / "*.parquet"),
+        arrow,
+        lambda: pa.RecordBatchReader.from_batches(arrow.schema, arrow.to_batches(max_chunksize=17)),
+    ):
+        assert_pieces(Source(events, COLUMNS), whole, rows)
+
+
+def test_duckdb_relations_are_tables():
+    duckdb = pytest.importorskip("duckdb", reason="duckdb comes with the bench extra")
+    frame = table(50)
+    relation = duckdb.sql("select * from frame order by a")
+    assert_pieces(Source(relation, COLUMNS), frame, 20)
+
+
+def test_a_stream_that_is_gone_is_an_error_not_an_empty_table():
+    arrow = table(5).to_arrow()
+    source = Source(pa.RecordBatchReader.from_batches(arrow.schema, arrow.to_batches()), COLUMNS)
+    assert sum(map(len, source.pieces(10))) == 5
+    with pytest.raises(DataError, match="function that makes it"):
+        list(source.pieces(10))
+
+
+def test_files_that_disagree_are_named(tmp_path):
+    table(5).write_parquet(tmp_path / "a.parquet")
+    table(5).with_columns(pl.col("a").cast(pl.String)).write_parquet(tmp_path / "b.parquet")
+    with pytest.raises(DataError, match=r"b\.parquet.* other columns or dtypes"):
+        list(Source(tmp_path, COLUMNS).pieces(10))
+
+
+def test_a_file_that_is_cut_short_is_named(tmp_path):
+    path = tmp_path / "a.parquet"
+    table(1000).write_parquet(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match=r"a\.parquet.* cannot be read as Parquet"):
+        Source(path, COLUMNS)
+
+
+def test_a_query_without_the_column_is_refused():
+    with pytest.raises(SchemaError, match="lacks a column"):
+        list(Source(table(5).lazy().drop("b"), COLUMNS).pieces(10))
+
+
+def test_budgets_are_written_as_people_write_them():
+    assert memory_bytes("2GiB") == 2**31
+    assert memory_bytes(" 512 mib ") == 2**29
+    assert memory_bytes("1.5GB") == 1_500_000_000
+    assert memory_bytes(2**24) == 2**24
+    for bad in ("", "much", "2 TiBit", "-1GiB", "1MiB", 0, None):
+        with pytest.raises(ConfigError, match="memory is"):
+            memory_bytes(bad)

@@ -1,5 +1,7 @@
 """What is learned does not depend on pieces or workers, and quantile buckets are as equal as ties allow."""
 
+from itertools import pairwise
+
 import numpy as np
 import polars as pl
 import pytest
@@ -50,7 +52,7 @@ def test_pieces_and_workers_learn_what_the_whole_learns(values, cuts, buckets):
     whole = Encoder(schema).fit(frame)
     merged = Fitting(schema)
     bounds = [0, *sorted(min(cut, len(values)) for cut in cuts), len(values)]
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in pairwise(bounds):
         worker = Fitting(schema)
         worker.add(frame.slice(start, stop - start))
         merged.merge(worker.state())

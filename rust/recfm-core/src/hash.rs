@@ -90,19 +90,20 @@ struct Modulus {
 
 impl Modulus {
     fn new(divisor: u64) -> Self {
+        // 2^64 / divisor, rounded down; 2^64 - 1 in place of 2^64 is the same unless the divisor is a power of two.
+        let exact = divisor.is_power_of_two() && divisor > 1;
         Self {
             divisor,
-            inverse: u64::MAX / divisor,
+            inverse: u64::MAX / divisor + u64::from(exact),
         }
     }
 
-    /// `x % divisor`. The quotient by the inverse is at most 2 below the true one.
+    /// `x % divisor`. The quotient by the rounded inverse is right or 1 too low.
     #[inline]
     fn of(self, x: u64) -> u64 {
         let quotient = ((u128::from(x) * u128::from(self.inverse)) >> 64) as u64;
         let rest = x - quotient * self.divisor;
-        // Without a branch: a smaller number wraps around to a large one.
-        let rest = rest.min(rest.wrapping_sub(self.divisor));
+        // Without a branch: a rest below the divisor wraps around to a large number.
         rest.min(rest.wrapping_sub(self.divisor))
     }
 }

@@ -11,7 +11,7 @@ use super::{
 use super::{reliability::reliability, sums_to_calibration};
 use crate::exact::ExactSum;
 use crate::history::same_length;
-use crate::sort::sort;
+use crate::sort::sort_by_code;
 use crate::{Error, Result, pool};
 
 /// Labels, probabilities and users of all rows so far.
@@ -245,7 +245,8 @@ impl Predictions {
         self.known("calibration error")?;
         match &self.rows {
             Rows::Single(rows) => {
-                let sorted = pool::install(|| sort(rows.clone(), 32))?;
+                let sorted =
+                    pool::install(|| sort_by_code(rows.clone(), 30, |row| u64::from(row >> 1)))?;
                 reliability(
                     sorted.len(),
                     |i| (single(sorted[i]), sorted[i] & 1 == 1),
@@ -254,7 +255,7 @@ impl Predictions {
                 )
             }
             Rows::Double(rows) => {
-                let sorted = pool::install(|| sort(rows.clone(), 64))?;
+                let sorted = pool::install(|| sort_by_code(rows.clone(), 62, |row| row >> 1))?;
                 reliability(
                     sorted.len(),
                     |i| (double(sorted[i]), sorted[i] & 1 == 1),

@@ -5,19 +5,20 @@ that peer runs on a sample of the users and its time is scaled up to all of them
 """
 
 import os
-
-THREADS = 2
-os.environ.setdefault("RECFM_NUM_THREADS", str(THREADS))
-os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 from harness import QUICK, Results, copy_seconds, medians, once
+from numpy.typing import NDArray
 from sklearn.metrics import log_loss, roc_auc_score
 
 from recfm import _core
 from recfm.train.metrics import StreamingMetrics, evaluate
 
+Array: TypeAlias = NDArray[Any]
+
+THREADS = 2
 ROWS = 200_000 if QUICK else 5_000_000
 USERS = ROWS // 10
 SAMPLE = 0.1  # share of users that pandas is timed on
@@ -25,7 +26,7 @@ BATCH = 4096
 WORKERS = 8
 
 
-def impressions():
+def impressions() -> tuple[Array, Array, Array]:
     """User, label, probability: click rates around 0.15, float32 as a model gives them."""
     rng = np.random.default_rng(0)
     user = rng.integers(0, USERS, ROWS)
@@ -35,7 +36,7 @@ def impressions():
     return user, label, probability
 
 
-def pandas_gauc(frame):
+def pandas_gauc(frame: pd.DataFrame) -> float:
     """AUC of each user of both classes, averaged with the user's rows as weight: the recipe of FuxiCTR."""
     total = weight = 0.0
     for _, rows in frame.groupby("user", sort=False):
@@ -46,12 +47,13 @@ def pandas_gauc(frame):
     return total / weight
 
 
-def same(name, ours, peer, tolerance=1e-12):
+def same(name: str, ours: float, peer: float, tolerance: float = 1e-12) -> None:
+    """Ends the run where our value is not the peer's."""
     if not abs(ours - peer) <= tolerance * abs(peer):
         raise SystemExit(f"{name}: {ours!r} is not the peer's {peer!r}")
 
 
-def streamed(user, label, probability):
+def streamed(user: Array, label: Array, probability: Array) -> StreamingMetrics:
     """The same rows, batch by batch, on several workers that are merged at the end."""
     workers = [StreamingMetrics() for _ in range(WORKERS)]
     for k, start in enumerate(range(0, ROWS, BATCH)):
@@ -60,7 +62,8 @@ def streamed(user, label, probability):
     return StreamingMetrics.merged(workers)
 
 
-def main():
+def main() -> None:
+    os.environ.setdefault("RECFM_NUM_THREADS", str(THREADS))  # read when the pool is first used
     user, label, probability = impressions()
     results = Results("metrics")
     results.note(rows=ROWS, users=USERS, threads=THREADS, probabilities="float32 values as float64")
@@ -86,7 +89,7 @@ def main():
     frame = pd.DataFrame({"user": user, "label": label, "probability": probability})[sampled]
     value = 0.0
 
-    def peer():
+    def peer() -> None:
         nonlocal value
         value = pandas_gauc(frame)
 
@@ -125,7 +128,7 @@ def main():
 
     values = np.random.default_rng(2).normal(size=ROWS)
 
-    def exact_moments():
+    def exact_moments() -> tuple[float, float]:
         moments = _core.ExactMoments()
         moments.update(values)
         return moments.mean(), moments.std()

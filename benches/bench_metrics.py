@@ -21,7 +21,7 @@ Array: TypeAlias = NDArray[Any]
 THREADS = 2
 ROWS = 200_000 if QUICK else 5_000_000
 USERS = ROWS // 10
-SAMPLE = 0.1  # share of users that pandas is timed on
+SAMPLE = 0.02  # share of users that pandas is timed on
 BATCH = 4096
 WORKERS = 8
 

@@ -27,12 +27,19 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(read.to_bytes(), stamped(rows));
         let _ = (read.auc(), read.gauc(Weighting::Positives), read.logloss());
         let _ = (read.normalized_entropy(), read.calibration());
-        let _ = (read.reliability(Bins::Count, 7), read.reliability(Bins::Width, 7));
+        let _ = (
+            read.reliability(Bins::Count, 7),
+            read.reliability(Bins::Width, 7),
+        );
         let before = read.len();
-        read.merge(read.clone()).expect("rows merge with themselves");
+        read.merge(read.clone())
+            .expect("rows merge with themselves");
         assert_eq!(read.len(), 2 * before);
     }
-    let _ = (ExactMoments::from_bytes(data), Predictions::from_bytes(data));
+    let _ = (
+        ExactMoments::from_bytes(data),
+        Predictions::from_bytes(data),
+    );
 });
 
 fn stamped(mut bytes: Vec<u8>) -> Vec<u8> {

@@ -18,7 +18,7 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(read) = ExactMoments::from_bytes(&stamped(moments.clone())) {
         assert_eq!(read.to_bytes(), stamped(moments));
         let mut twice = read.clone();
-        twice.merge(&read);
+        let _ = twice.merge(&read);
         let _ = (read.mean(), read.std(), read.min(), twice.std());
     }
     let mut rows = b"recfmPR1".to_vec();

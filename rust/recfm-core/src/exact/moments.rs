@@ -8,6 +8,8 @@ use crate::{Error, Result};
 
 /// Limbs for the squares of 2^64 floats of any size.
 const SQUARE_LIMBS: usize = 67;
+/// More values than this can only come of merging copies.
+const MOST: u64 = 1 << 62;
 /// A square has up to 106 bits, so this many fit a bin before it must be emptied.
 const FULL: usize = 1 << 20;
 
@@ -43,6 +45,7 @@ impl ExactMoments {
     /// Takes every value in; refuses all of them if one is not finite.
     pub fn update(&mut self, values: &[f64]) -> Result<()> {
         check_finite(values)?;
+        self.count = self.counted(values.len() as u64)?;
         for values in values.chunks(FULL) {
             for &value in values {
                 let (exponent, mantissa) = parts(value);
@@ -57,7 +60,6 @@ impl ExactMoments {
             self.min = self.min.min(value);
             self.max = self.max.max(value);
         }
-        self.count += values.len() as u64;
         Ok(())
     }
 
@@ -75,12 +77,21 @@ impl ExactMoments {
     }
 
     /// Takes in what other moments were made of.
-    pub fn merge(&mut self, other: &Self) {
-        self.count += other.count;
+    pub fn merge(&mut self, other: &Self) -> Result<()> {
+        self.count = self.counted(other.count)?;
         self.min = self.min.min(other.min);
         self.max = self.max.max(other.max);
         self.sum.merge(&other.sum);
         self.squares.add(&other.squares);
+        Ok(())
+    }
+
+    /// The count with `more`, as long as the wide numbers have room for it.
+    fn counted(&self, more: u64) -> Result<u64> {
+        let count = self.count.checked_add(more);
+        count
+            .filter(|&count| count <= MOST)
+            .ok_or(Error::ValueCount(self.count))
     }
 
     /// Number of values.
@@ -177,6 +188,9 @@ impl ExactMoments {
             .squares
             .0
             .copy_from_slice(&words[4 + SUM_LIMBS..words.len() - 1]);
+        if moments.count > MOST {
+            return Err(damaged("the count is impossible".to_owned()));
+        }
         let ordered = moments.count == 0 || moments.min <= moments.max;
         if moments.squares.is_negative() || !ordered || moments.spread().is_none() {
             return Err(damaged("no values have these moments".to_owned()));
@@ -240,7 +254,7 @@ mod tests {
         let whole = moments(&values);
         for cut in [0, 1, 2500, 5000] {
             let mut parts = moments(&values[cut..]);
-            parts.merge(&moments(&values[..cut]));
+            parts.merge(&moments(&values[..cut])).unwrap();
             assert_eq!(parts.to_bytes(), whole.to_bytes());
         }
         let read = ExactMoments::from_bytes(&whole.to_bytes()).unwrap();
@@ -275,5 +289,18 @@ mod tests {
         assert_eq!(error, Err(Error::NotFinite { row, value }));
         assert_eq!(sum, moments(&[1.0]));
         assert_eq!(moments(&[]).std(), Err(Error::NoValues("std")));
+    }
+
+    #[test]
+    fn copies_cannot_be_merged_for_ever() {
+        let mut sum = moments(&[1.0, 4.0]);
+        for _ in 0..61 {
+            sum.merge(&sum.clone()).unwrap();
+        }
+        assert_eq!((sum.mean(), sum.std()), (Ok(2.5), Ok(1.5)));
+        let bytes = sum.to_bytes();
+        assert_eq!(sum.merge(&sum.clone()), Err(Error::ValueCount(MOST)));
+        assert_eq!(sum.update(&[0.0]), Err(Error::ValueCount(MOST)));
+        assert_eq!(sum.to_bytes(), bytes);
     }
 }

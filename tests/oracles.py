@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 
 PADDING, UNKNOWN, FIRST = 0, 1, 2
 MASK = 2**64 - 1
@@ -57,18 +58,41 @@ def auc(label: Sequence[float], score: Sequence[float]) -> float | None:
 
 
 def gauc(
-    group: Sequence[int], label: Sequence[float], score: Sequence[float]
+    group: Sequence[int], label: Sequence[float], score: Sequence[float], weighting: str = "impressions"
 ) -> tuple[float | None, int, int]:
-    """AUC of each group weighted by its rows; groups of one class are dropped."""
-    weighted, rows, used, dropped = 0.0, 0, 0, 0
+    """Weighted mean of the AUC of each group; groups of one class are dropped."""
+    weighted, total, used, dropped = 0.0, 0, 0, 0
     for g in set(group):
         members = [i for i, other in enumerate(group) if other == g]
         value = auc([label[i] for i in members], [score[i] for i in members])
         if value is None:
             dropped += 1
+            continue
+        positives = sum(label[i] == 1 for i in members)
+        weight = {"impressions": len(members), "positives": positives, "uniform": 1}[weighting]
+        weighted, total, used = weighted + value * weight, total + weight, used + 1
+    return (weighted / total if total else None), used, dropped
+
+
+def reliability(
+    label: Sequence[float], probability: Sequence[float], bins: int, by: str
+) -> tuple[list[tuple[int, int, int, float]], float]:
+    """Rows (bin, rows, positives, mean probability) of the bins that are not empty, and the calibration error."""
+    members: dict[int, list[int]] = {}
+    for i, p in enumerate(probability):
+        if by == "width":
+            number = next(k for k in range(bins) if k == bins - 1 or p <= (k + 1) / bins)
         else:
-            weighted, rows, used = weighted + value * len(members), rows + len(members), used + 1
-    return (weighted / rows if rows else None), used, dropped
+            number = sum(other < p for other in probability) * bins // len(probability)
+        members.setdefault(number, []).append(i)
+    table, error = [], Fraction(0)
+    for number in sorted(members):
+        rows = members[number]
+        total = sum(Fraction(probability[i]) for i in rows)
+        positives = sum(label[i] == 1 for i in rows)
+        table.append((number, len(rows), positives, float(total / len(rows))))
+        error += abs(total - positives)
+    return table, float(error / len(label))
 
 
 def logloss(label: Sequence[float], probability: Sequence[float], epsilon: float = 1e-7) -> float:

@@ -1,5 +1,10 @@
 """Metrics: exact against pair counting, close to scikit-learn, and undefined out loud."""
 
+import os
+import subprocess
+import sys
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,8 +12,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 
 import oracles
-from recfm._core import auc, gauc, logloss, normalized_entropy
-from recfm.errors import DataError, MetricError
+from recfm._core import auc, calibration, gauc, logloss, normalized_entropy
+from recfm.errors import ConfigError, DataError, MetricError
 
 # Few distinct scores make many ties; the rest is every kind of float that has an order.
 scores = st.sampled_from([-1.0, -0.0, 0.0, 0.5, 5e-324, np.inf, -np.inf]) | st.floats(allow_nan=False)
@@ -38,16 +43,85 @@ def test_auc_counts_every_pair(rows):
         assert auc(label, score) == expected
 
 
+WEIGHTINGS = ["impressions", "positives", "uniform"]
+far_groups = st.sampled_from([-(2**63), -1, 0, 2**40, 2**63 - 1])
+
+
 @settings(deadline=None, max_examples=200)
-@given(rows=rows)
-def test_gauc_counts_every_pair_of_every_group(rows):
-    group, label, score = arrays(rows, np.int64, np.float32, np.float64)
-    value, used, dropped = oracles.gauc(group.tolist(), label.tolist(), score.tolist())
-    if value is None:
-        with pytest.raises(MetricError, match=f"none of the {dropped} groups has both labels"):
-            gauc(group, label, score)
+@given(rows=rows, weighting=st.sampled_from(WEIGHTINGS), far=st.lists(far_groups, min_size=5, max_size=5))
+def test_gauc_counts_every_pair_of_every_group(rows, weighting, far):
+    near, label, score = arrays(rows, np.int64, np.float32, np.float64)
+    for group in (near, np.array(far)[near]):  # groups close together, and as far apart as they can be
+        value, used, dropped = oracles.gauc(group.tolist(), label.tolist(), score.tolist(), weighting)
+        if value is None:
+            with pytest.raises(MetricError, match=f"none of the {dropped} groups has both labels"):
+                gauc(group, label, score, weighting)
+        else:
+            assert gauc(group, label, score, weighting) == (pytest.approx(value, rel=1e-14), used, dropped)
+
+
+def test_gauc_weights_groups_by_name():
+    group = np.array([1, 1, 2, 2, 2, 3])
+    label = np.array([0, 1, 1, 1, 0, 1], np.float32)
+    score = np.array([0.1, 0.9, 0.5, 0.1, 0.2, 0.3])
+    found = {name: gauc(group, label, score, name)[0] for name in WEIGHTINGS}
+    assert found == {
+        "impressions": (2 * 1 + 3 * 0.5) / 5,
+        "positives": pytest.approx((1 * 1 + 2 * 0.5) / 3, abs=1e-16),
+        "uniform": 0.75,
+    }
+    with pytest.raises(
+        ConfigError, match="`weighting` is 'users', but it must be 'impressions', 'positives'"
+    ):
+        gauc(group, label, score, "users")
+
+
+@settings(deadline=None)
+@given(rows=rows, seed=st.integers(0, 99))
+def test_the_order_of_rows_changes_no_bit(rows, seed):
+    _, label, score = arrays(rows, np.int64, np.float32, np.float64)
+    probability = np.abs(np.tanh(score))
+    order = np.random.default_rng(seed).permutation(len(rows))
+    assert logloss(label, probability) == logloss(label[order], probability[order])
+    if 0 < label.sum() < len(label):
+        assert auc(label, score) == auc(label[order], score[order])
+        assert calibration(label, probability) == calibration(label[order], probability[order])
+
+
+SCRIPT = """
+import numpy as np
+from recfm._core import auc, calibration, gauc, logloss
+rng = np.random.default_rng(5)
+n = 300_000
+user, score = rng.integers(0, 20_000, n), rng.normal(size=n)
+probability = rng.random(n)
+label = (rng.random(n) < probability).astype(np.float32)
+single = score.astype(np.float32).astype(np.float64)
+keys = rng.integers(-2**63, 2**63 - 1, 20_000)[user]
+print([auc(label, score), auc(label, single), gauc(user, label, single), gauc(user, label, score, "positives"),
+       gauc(keys, label, probability), gauc(keys, label, score), logloss(label, probability),
+       calibration(label, probability)])
+"""
+
+
+def test_threads_change_no_bit():
+    found = set()
+    for threads in ("1", "2", "5"):
+        environment = os.environ | {"RECFM_NUM_THREADS": threads}
+        found.add(subprocess.check_output([sys.executable, "-c", SCRIPT], env=environment, text=True))
+    assert len(found) == 1
+
+
+@settings(deadline=None)
+@given(bets=bets)
+def test_calibration_is_the_mean_prediction_over_the_mean_label(bets):
+    label, probability = arrays(bets, np.float32, np.float64)
+    if label.sum() == 0:
+        with pytest.raises(MetricError, match="calibration is undefined: all"):
+            calibration(label, probability)
     else:
-        assert gauc(group, label, score) == (pytest.approx(value, rel=1e-14), used, dropped)
+        exact = sum(map(Fraction, probability.tolist())) / int(label.sum())
+        assert calibration(label, probability) == float(exact)
 
 
 def test_gauc_drops_groups_of_one_class_and_weighs_by_rows():
@@ -112,6 +186,8 @@ EMPTY = np.array([], np.float32)
         (logloss, EMPTY, np.array([]), "logloss is undefined: there are no rows"),
         (logloss, MIXED * 2, np.zeros(4), "the label of row 1 is 2"),
         (normalized_entropy, ONES, np.full(12, 0.5), "normalized entropy is undefined: all 12 labels are 1"),
+        (calibration, ONES * 0, np.full(12, 0.5), "calibration is undefined: all 12 labels are 0"),
+        (calibration, MIXED, np.array([0, 0, 2.0, 0]), "the probability of row 2 is 2"),
         (normalized_entropy, EMPTY, np.array([]), "normalized entropy is undefined: there are no rows"),
     ],
 )
@@ -130,7 +206,7 @@ def test_undefined_gauc_says_why():
         gauc(group, MIXED, np.array([0, 0, 0, np.nan]))
 
 
-@pytest.mark.parametrize("metric", [auc, logloss, normalized_entropy])
+@pytest.mark.parametrize("metric", [auc, logloss, normalized_entropy, calibration])
 def test_arrays_that_do_not_fit_are_named(metric):
     with pytest.raises(DataError, match=r"`label` has 4 rows but `.*` has 3"):
         metric(MIXED, np.zeros(3))

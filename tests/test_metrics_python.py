@@ -1,14 +1,12 @@
 """`evaluate` against scikit-learn, and what stands for a metric that does not exist."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 
-from recfm.errors import DataError, MetricError
+from recfm.errors import ConfigError, DataError, MetricError
 from recfm.train.metrics import evaluate
 
 
@@ -87,9 +85,7 @@ def test_inputs_need_not_be_contiguous():
 def test_the_order_of_rows_says_nothing():
     label, probability, user = example(ties=True)
     order = np.random.default_rng(1).permutation(len(label))
-    first = dataclasses.asdict(evaluate(label, probability, user))
-    second = dataclasses.asdict(evaluate(label[order], probability[order], user[order]))
-    assert first == pytest.approx(second, abs=1e-12)
+    assert evaluate(label, probability, user) == evaluate(label[order], probability[order], user[order])
 
 
 @pytest.mark.parametrize("label", [[0, 0, 0], [1, 1, 1], [0, 1, 2], [0, 1, float("nan")]], ids=str)
@@ -107,3 +103,27 @@ def test_what_is_no_probability_is_refused(value):
 def test_lengths_must_agree():
     with pytest.raises(DataError):
         evaluate(np.array([0, 1]), np.array([0.1, 0.2, 0.3]), np.zeros(2))
+
+
+@pytest.mark.parametrize(
+    ("user", "message"),
+    [
+        (np.array([1.0, np.nan, 2.0]), "the user of row 1 is nan"),
+        (np.array([1.0, 2.0, 0.5]), r"the user of row 2 is 0\.5"),
+        (np.array([1.0, 2.0, 1e300]), r"the user of row 2 is 1e\+300"),
+        (np.array(["a", "b", "c"]), "`user` has dtype <U1, but gAUC groups by integers"),
+    ],
+)
+def test_users_that_are_no_integers_are_refused(user, message):
+    with pytest.raises(MetricError, match=message):
+        evaluate(np.array([0, 1, 1]), np.array([0.1, 0.2, 0.3]), user)
+
+
+def test_gauc_is_weighted_as_asked():
+    label, probability, user = example()
+    found = {
+        evaluate(label, probability, user, weighting=w).gauc for w in ("impressions", "positives", "uniform")
+    }
+    assert len(found) == 3
+    with pytest.raises(ConfigError, match="`weighting` is 'rows'"):
+        evaluate(label, probability, user, weighting="rows")

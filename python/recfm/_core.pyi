@@ -443,7 +443,11 @@ class ExactMoments:
         """
 
     def merge(self, other: ExactMoments) -> None:
-        """Takes in what `other` was made of, as if this had been updated with it."""
+        """Takes in what `other` was made of, as if this had been updated with it.
+
+        Raises:
+            DataError: There would be more than 2**62 values; only copies add up to so many.
+        """
 
     @property
     def count(self) -> int:

@@ -225,6 +225,11 @@ pub enum Error {
         /// The value.
         value: f64,
     },
+    /// More values than moments can count.
+    #[error(
+        "there are {0} values already, and 2^62 is the most: do not merge copies of the same moments"
+    )]
+    ValueCount(u64),
     /// A moment of nothing.
     #[error("the {0} of no values is undefined: update with at least one")]
     NoValues(&'static str),
@@ -357,6 +362,7 @@ impl Error {
             | Self::WindowRange { .. }
             | Self::WindowLength { .. }
             | Self::NotFinite { .. }
+            | Self::ValueCount(_)
             | Self::NoValues(_)
             | Self::State { .. }
             | Self::Array { .. } => ErrorKind::Data,

@@ -1,85 +1,62 @@
-//! Parallel radix sort of unsigned numbers.
+//! Parallel radix sort by a numeric code of each item.
 
 use rayon::prelude::*;
 
-/// An unsigned number to sort by.
-pub trait Word: Copy + Ord + Default + Send + Sync {
-    /// The low bits of a number that fits.
-    fn low(value: u128) -> Self;
-
-    /// The bits from `shift` on, cut to 64.
-    fn bits_from(self, shift: u32) -> u64;
-}
-
-macro_rules! word {
-    ($($type:ty),*) => {$(
-        impl Word for $type {
-            #[inline]
-            fn low(value: u128) -> Self {
-                value as Self
-            }
-
-            #[inline]
-            #[allow(clippy::cast_lossless)] // of u32 only
-            fn bits_from(self, shift: u32) -> u64 {
-                self.checked_shr(shift).unwrap_or(0) as u64
-            }
-        }
-    )*};
-}
-
-word!(u32, u64, u128);
-
-const DIGIT: u32 = 8;
+const DIGIT: u32 = 10;
 const BUCKETS: usize = 1 << DIGIT;
 /// Pieces below this are not worth a thread.
 const PIECE: usize = 1 << 15;
 
-/// Sorts numbers of which only the lowest `bits` bits differ. Call inside the pool.
-pub fn sort<W: Word>(mut keys: Vec<W>, bits: u32) -> Vec<W> {
+/// Sorts items by the lowest `bits` bits of their codes, which have no others. Call inside the pool.
+///
+/// Items of the same code keep their order, so the result does not depend on the number of threads.
+pub fn sort_by_code<T: Copy + Default + Send + Sync>(
+    mut items: Vec<T>,
+    bits: u32,
+    code: impl Fn(T) -> u64 + Sync,
+) -> Vec<T> {
     let threads = rayon::current_num_threads().next_power_of_two();
-    let mut piece = keys.len().div_ceil(threads).max(PIECE);
-    let mut spare = vec![W::default(); keys.len()];
-    let pieces = keys.par_chunks_mut(piece).zip(spare.par_chunks_mut(piece));
-    pieces.for_each(|(keys, spare)| sort_piece(keys, spare, bits));
-    while piece < keys.len() {
-        let pairs = keys
+    let mut piece = items.len().div_ceil(threads).max(PIECE);
+    let mut spare = vec![T::default(); items.len()];
+    let pieces = items.par_chunks_mut(piece).zip(spare.par_chunks_mut(piece));
+    pieces.for_each(|(items, spare)| sort_piece(items, spare, bits, &code));
+    while piece < items.len() {
+        let pairs = items
             .par_chunks(2 * piece)
             .zip(spare.par_chunks_mut(2 * piece));
         pairs.for_each(|(pair, out)| {
             let (left, right) = pair.split_at(piece.min(pair.len()));
-            merge(left, right, out);
+            merge(left, right, out, &code);
         });
-        std::mem::swap(&mut keys, &mut spare);
+        std::mem::swap(&mut items, &mut spare);
         piece *= 2;
     }
-    keys
+    items
 }
 
-/// Least significant digit first; digits in which all keys agree cost nothing.
-fn sort_piece<W: Word>(keys: &mut [W], spare: &mut [W], bits: u32) {
-    let digits = bits.div_ceil(DIGIT) as usize;
-    let mut counts = vec![[0_usize; BUCKETS]; digits];
-    for &key in &*keys {
-        for (shift, counts) in (0..).step_by(DIGIT as usize).zip(&mut counts) {
-            counts[digit(key, shift)] += 1;
+/// Least significant digit first; digits in which all codes agree cost nothing.
+fn sort_piece<T: Copy>(items: &mut [T], spare: &mut [T], bits: u32, code: &impl Fn(T) -> u64) {
+    let shifts = || (0..bits).step_by(DIGIT as usize);
+    let mut counts = vec![[0_usize; BUCKETS]; shifts().len()];
+    for &item in &*items {
+        let code = code(item);
+        for (shift, counts) in shifts().zip(&mut counts) {
+            counts[digit(code, shift)] += 1;
         }
     }
-    let (mut from, mut to) = (keys, spare);
+    let (mut from, mut to) = (items, spare);
     let mut swapped = false;
-    for (shift, counts) in (0..).step_by(DIGIT as usize).zip(&counts) {
-        if counts.contains(&from.len()) {
+    for (shift, mut places) in shifts().zip(counts) {
+        if places.contains(&from.len()) {
             continue;
         }
-        let mut places = [0; BUCKETS];
         let mut place = 0;
-        for (start, count) in places.iter_mut().zip(counts) {
-            *start = place;
-            place += count;
+        for count in &mut places {
+            place += std::mem::replace(count, place);
         }
-        for &key in &*from {
-            let place = &mut places[digit(key, shift)];
-            to[*place] = key;
+        for &item in &*from {
+            let place = &mut places[digit(code(item), shift)];
+            to[*place] = item;
             *place += 1;
         }
         (from, to) = (to, from);
@@ -91,33 +68,40 @@ fn sort_piece<W: Word>(keys: &mut [W], spare: &mut [W], bits: u32) {
 }
 
 #[inline]
-fn digit<W: Word>(key: W, shift: u32) -> usize {
-    key.bits_from(shift) as usize % BUCKETS
+fn digit(code: u64, shift: u32) -> usize {
+    (code >> shift) as usize % BUCKETS
 }
 
-/// Merges two sorted slices, the halves of large ones in parallel.
-fn merge<W: Word>(left: &[W], right: &[W], out: &mut [W]) {
-    if out.len() <= 2 * PIECE {
-        return merge_small(left, right, out);
+/// Merges two sorted slices, of equal codes the left first; the halves of large ones in parallel.
+fn merge<T: Copy + Send + Sync>(
+    left: &[T],
+    right: &[T],
+    out: &mut [T],
+    code: &(impl Fn(T) -> u64 + Sync),
+) {
+    if out.len() <= PIECE || left.is_empty() || right.is_empty() {
+        return merge_small(left, right, out, code);
     }
-    let (long, short) = if left.len() < right.len() {
-        (right, left)
+    let (i, j) = if left.len() < right.len() {
+        let middle = code(right[right.len() / 2]);
+        let i = left.partition_point(|&item| code(item) <= middle);
+        (i, right.len() / 2)
     } else {
-        (left, right)
+        let middle = code(left[left.len() / 2]);
+        let j = right.partition_point(|&item| code(item) < middle);
+        (left.len() / 2, j)
     };
-    let middle = long.len() / 2;
-    let cut = short.partition_point(|key| *key < long[middle]);
-    let (low, high) = out.split_at_mut(middle + cut);
+    let (low, high) = out.split_at_mut(i + j);
     rayon::join(
-        || merge(&long[..middle], &short[..cut], low),
-        || merge(&long[middle..], &short[cut..], high),
+        || merge(&left[..i], &right[..j], low, code),
+        || merge(&left[i..], &right[j..], high, code),
     );
 }
 
-fn merge_small<W: Word>(left: &[W], right: &[W], out: &mut [W]) {
+fn merge_small<T: Copy>(left: &[T], right: &[T], out: &mut [T], code: &impl Fn(T) -> u64) {
     let (mut i, mut j) = (0, 0);
     for place in out {
-        let take_left = j == right.len() || (i < left.len() && left[i] <= right[j]);
+        let take_left = j == right.len() || (i < left.len() && code(left[i]) <= code(right[j]));
         *place = if take_left { left[i] } else { right[j] };
         i += usize::from(take_left);
         j += usize::from(!take_left);
@@ -129,28 +113,42 @@ mod tests {
     use super::*;
     use crate::pool;
 
-    fn check<W: Word + std::fmt::Debug>(n: usize, bits: u32) {
-        let mut state = 7_u128;
-        let keys: Vec<_> = (0..n)
-            .map(|_| {
-                state = state
-                    .wrapping_mul(0xda94_2042_e4dd_58b5)
-                    .wrapping_add(1 << 90 | 3);
-                W::low((state ^ (state >> 61)) & (u128::MAX >> (128 - bits)))
-            })
-            .collect();
-        let mut expected = keys.clone();
-        expected.sort_unstable();
-        assert_eq!(pool::install(|| sort(keys, bits)).unwrap(), expected);
+    #[test]
+    fn items_of_any_codes_and_number_are_sorted_and_ties_keep_their_order() {
+        for n in [0, 1, 2, 1000, PIECE + 1, 5 * PIECE + 77] {
+            for bits in [1, 3, 10, 33, 64] {
+                let mut state = 7_u64;
+                let items: Vec<_> = (0..n)
+                    .map(|i| {
+                        state = state.wrapping_mul(0xda94_2042_e4dd_58b5).wrapping_add(3);
+                        ((state ^ (state >> 31)) >> (64 - bits), i)
+                    })
+                    .collect();
+                let mut expected = items.clone();
+                expected.sort_unstable();
+                let sorted = pool::install(|| sort_by_code(items, bits, |item| item.0)).unwrap();
+                assert_eq!(sorted, expected);
+            }
+        }
     }
 
     #[test]
-    fn keys_of_any_width_and_number_are_sorted() {
-        for n in [0, 1, 2, 1000, PIECE + 1, 5 * PIECE + 77] {
-            check::<u32>(n, 32);
-            check::<u32>(n, 3);
-            check::<u64>(n, 33);
-            check::<u128>(n, 128);
+    fn merging_halves_keeps_ties_in_order() {
+        let left: Vec<_> = (0..3 * PIECE).map(|i| (i as u64 / 9000, i)).collect();
+        let right: Vec<_> = left
+            .iter()
+            .map(|&(code, i)| (code, i + 3 * PIECE))
+            .collect();
+        for (left, right) in [
+            (&left[..], &right[..]),
+            (&left[..], &right[..9]),
+            (&left[9..20], &right),
+        ] {
+            let mut expected = [left, right].concat();
+            expected.sort_by_key(|item| item.0);
+            let mut out = vec![(0, 0); expected.len()];
+            pool::install(|| merge(left, right, &mut out, &|item| item.0)).unwrap();
+            assert_eq!(out, expected);
         }
     }
 }

@@ -42,11 +42,11 @@ impl ExactMoments {
     }
 
     /// Takes in what other moments were made of.
-    fn merge(&self, py: Python<'_>, other: &Self) {
-        py.detach(|| {
+    fn merge(&self, py: Python<'_>, other: &Self) -> PyResult<()> {
+        detached(py, || {
             let other = other.inner().clone(); // never two locks at once: both could be the same
-            self.inner().merge(&other);
-        });
+            self.inner().merge(&other)
+        })
     }
 
     #[getter]

@@ -11,7 +11,7 @@ use super::{
 use super::{reliability::reliability, sums_to_calibration};
 use crate::exact::ExactSum;
 use crate::history::same_length;
-use crate::sort::sort;
+use crate::sort::sort_by_code;
 use crate::{Error, Result, pool};
 
 /// Labels, probabilities and users of all rows so far.
@@ -245,7 +245,8 @@ impl Predictions {
         self.known("calibration error")?;
         match &self.rows {
             Rows::Single(rows) => {
-                let sorted = pool::install(|| sort(rows.clone(), 32))?;
+                let sorted =
+                    pool::install(|| sort_by_code(rows.clone(), 30, |row| u64::from(row >> 1)))?;
                 reliability(
                     sorted.len(),
                     |i| (single(sorted[i]), sorted[i] & 1 == 1),
@@ -254,7 +255,7 @@ impl Predictions {
                 )
             }
             Rows::Double(rows) => {
-                let sorted = pool::install(|| sort(rows.clone(), 64))?;
+                let sorted = pool::install(|| sort_by_code(rows.clone(), 62, |row| row >> 1))?;
                 reliability(
                     sorted.len(),
                     |i| (double(sorted[i]), sorted[i] & 1 == 1),
@@ -360,5 +361,111 @@ impl Predictions {
             .map(|&user| i64::from_le_bytes(user))
             .collect();
         Ok(Self { rows, user })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LABEL: [f32; 4] = [1.0, 0.0, 0.0, 1.0];
+    const SINGLE: [f64; 4] = [0.75, 0.25, 0.75, 0.5];
+    const USER: [i64; 4] = [i64::MIN, 7, i64::MIN, 7];
+
+    fn predictions(probability: &[f64], user: Option<&[i64]>) -> Predictions {
+        let mut rows = Predictions::default();
+        rows.update(&LABEL, probability, user).unwrap();
+        rows
+    }
+
+    #[test]
+    fn merged_rows_are_all_rows() {
+        let double = SINGLE.map(|p| p / 3.0);
+        let label = [LABEL, LABEL].concat();
+        let probability = [double, SINGLE].concat();
+        for (first, second) in [(SINGLE, double), (double, SINGLE)] {
+            let mut rows = predictions(&first, Some(&USER));
+            rows.merge(predictions(&second, Some(&USER))).unwrap();
+            assert_eq!((rows.len(), rows.nbytes()), (8, 8 * 16));
+            assert_eq!(rows.auc(), super::super::auc(&label, &probability));
+            assert_eq!(rows.logloss(), super::super::logloss(&label, &probability));
+            let calibration = super::super::calibration(&label, &probability);
+            assert_eq!(rows.calibration(), calibration);
+        }
+    }
+
+    #[test]
+    fn bytes_come_back_as_they_were() {
+        let double = SINGLE.map(|p| p / 3.0);
+        for probability in [SINGLE, double] {
+            for user in [None, Some(&USER[..])] {
+                let rows = predictions(&probability, user);
+                let read = Predictions::from_bytes(&rows.to_bytes()).unwrap();
+                assert_eq!(read.to_bytes(), rows.to_bytes());
+                assert_eq!(read.auc(), rows.auc());
+                let weighting = Weighting::Impressions;
+                assert_eq!(read.gauc(weighting), rows.gauc(weighting));
+            }
+        }
+        let empty = Predictions::default().to_bytes();
+        assert!(Predictions::from_bytes(&empty).unwrap().is_empty());
+    }
+
+    #[test]
+    fn users_come_always_or_never() {
+        let mut rows = predictions(&SINGLE, None);
+        assert_eq!(rows.gauc(Weighting::Uniform), Err(Error::NoUsers));
+        let more = predictions(&SINGLE, Some(&USER));
+        assert_eq!(rows.merge(more), Err(Error::SomeUsers(4)));
+        assert_eq!(rows.merge(Predictions::default()), Ok(()));
+        assert_eq!(rows.len(), 4);
+    }
+
+    #[test]
+    fn equal_probabilities_share_a_bin() {
+        let rows = predictions(&SINGLE, None);
+        let found = rows.reliability(Bins::Count, 4).unwrap();
+        let bin = |bin, rows, positives, probability| super::super::Bin {
+            bin,
+            rows,
+            positives,
+            probability,
+        };
+        assert_eq!(
+            found.bins,
+            [bin(0, 1, 0, 0.25), bin(1, 1, 1, 0.5), bin(2, 2, 1, 0.75)]
+        );
+        assert_eq!(
+            found.error.to_bits(),
+            ((0.25 + 0.5 + 0.5) / 4.0_f64).to_bits()
+        );
+        let found = rows.reliability(Bins::Width, 2).unwrap();
+        assert_eq!(found.bins, [bin(0, 2, 1, 0.375), bin(1, 2, 1, 0.75)]);
+        for count in [0, 10_001] {
+            let found = rows.reliability(Bins::Width, count);
+            assert_eq!(found, Err(Error::BinCount(count)));
+        }
+    }
+
+    #[test]
+    fn bytes_that_do_not_fit_are_refused() {
+        let bytes = predictions(&SINGLE, Some(&USER)).to_bytes();
+        let forged = |at: usize, value: u8| {
+            let mut bytes = bytes[..bytes.len() - 8].to_vec();
+            bytes[at] = value;
+            bytes.extend(xxh3_64(&bytes).to_le_bytes());
+            Predictions::from_bytes(&bytes).map_err(|error| error.to_string())
+        };
+        for (at, value, reason) in [
+            (0, b'x', "mark and version"),
+            (8, 2, "number of rows"),
+            (8, 1, "number of users"),
+            (16, 3, "number of users"),
+            (23, 255, "number of rows"),
+            (27, 255, "outside [0, 1]"),
+        ] {
+            let error = forged(at, value).unwrap_err();
+            assert!(error.contains(reason), "{at}: {error}");
+        }
     }
 }

@@ -4,7 +4,38 @@ use rayon::prelude::*;
 
 use super::{BLOCK, Weighting};
 use crate::exact::ExactSum;
-use crate::sort::{Word, sort};
+use crate::sort::sort_by_code;
+
+/// A number that rows are packed into: the group from some bit on, the score from bit 1, the label in bit 0.
+trait Word: Copy + Ord + Default + Send + Sync {
+    /// A number that fits.
+    fn of(value: u128) -> Self;
+
+    /// The 64 bits from `shift` on.
+    fn bits_from(self, shift: u32) -> u64;
+}
+
+macro_rules! words {
+    ($($type:ty),*) => {$(
+        impl Word for $type {
+            #[inline]
+            fn of(value: u128) -> Self {
+                value as Self
+            }
+
+            #[inline]
+            #[allow(clippy::cast_lossless)] // of u32 only
+            fn bits_from(self, shift: u32) -> u64 {
+                self.checked_shr(shift).unwrap_or(0) as u64
+            }
+        }
+    )*};
+}
+
+words!(u32, u64, u128);
+
+/// Rows are brought together by at most so many bits of their group, in two rounds.
+const MOST_BITS: u32 = 20;
 
 /// What groups add up to, whatever order they come in.
 #[derive(Default)]
@@ -80,41 +111,67 @@ fn summed<W: Word>(
     weighting: Weighting,
 ) -> Groups {
     let rows = (0..n).into_par_iter().with_min_len(BLOCK);
-    let keys = sort(rows.map(|i| W::low(packed(i))).collect(), shift + bits);
-    let group = |key: &W| key.bits_from(shift);
-    let pieces = rayon::current_num_threads();
-    let mut starts: Vec<_> = (0..pieces).map(|piece| piece * n / pieces).collect();
-    for start in starts.iter_mut().filter(|start| **start > 0) {
-        let before = group(&keys[*start - 1]);
-        *start += keys[*start..].partition_point(|key| group(key) == before);
-    }
-    starts.push(n);
-    let pieces = starts.par_windows(2).map(|piece| {
+    let keys = rows.map(|i| W::of(packed(i))).collect();
+    if bits == 0 {
         let mut groups = Groups::default();
-        for rows in keys[piece[0]..piece[1]].chunk_by(|a, b| group(a) == group(b)) {
-            add(&mut groups, rows, weighting);
+        let sorted = sort_by_code(keys, shift - 1, |key| key.bits_from(1));
+        add(&mut groups, &sorted, weighting);
+        return groups;
+    }
+    // Many groups share a code; each code's few rows are then sorted where they lie, in cache.
+    let few = MOST_BITS.min(usize::BITS - n.leading_zeros()).min(bits);
+    let code = |key: W| {
+        let group = key.bits_from(shift);
+        if bits == few {
+            return group;
+        }
+        group.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - few)
+    };
+    let mut keys = sort_by_code(keys, few, code);
+    let pieces = rayon::current_num_threads();
+    let mut parts = Vec::with_capacity(pieces);
+    let mut rest = &mut keys[..];
+    for left in (1..=pieces).rev() {
+        let mut cut = rest.len() / left;
+        if 0 < cut && cut < rest.len() {
+            let before = code(rest[cut - 1]);
+            cut += rest[cut..].partition_point(|&key| code(key) == before);
+        }
+        let (part, others) = rest.split_at_mut(cut);
+        parts.push(part);
+        rest = others;
+    }
+    let parts = parts.into_par_iter().map(|part| {
+        let mut groups = Groups::default();
+        for rows in part.chunk_by_mut(|&a, &b| code(a) == code(b)) {
+            rows.sort_unstable();
+            for rows in rows.chunk_by(|a, b| a.bits_from(shift) == b.bits_from(shift)) {
+                add(&mut groups, rows, weighting);
+            }
         }
         groups
     });
-    pieces.reduce(Groups::default, |a, b| a.merge(&b))
+    parts.reduce(Groups::default, |a, b| a.merge(&b))
 }
 
-/// Adds a group, its rows sorted by score and then label. Pairs are counted in integers.
+/// Adds a group, its rows sorted by score. Pairs are counted in integers.
 fn add<W: Word>(groups: &mut Groups, rows: &[W], weighting: Weighting) {
-    let (mut twice_wins, mut negatives, mut below) = (0_u128, 0, 0);
+    let (mut twice_wins, mut negatives) = (0_u128, 0);
+    let (mut tied_positives, mut tied_negatives) = (0, 0);
     let mut score = rows[0].bits_from(1);
     for row in rows {
-        // Negatives of the same score come first: `below` of them lose to this row, the rest of them tie.
-        below = if row.bits_from(1) == score {
-            below
-        } else {
-            negatives
-        };
-        score = row.bits_from(1);
+        if row.bits_from(1) != score {
+            twice_wins += u128::from(tied_positives) * u128::from(2 * negatives + tied_negatives);
+            negatives += tied_negatives;
+            (tied_positives, tied_negatives) = (0, 0);
+            score = row.bits_from(1);
+        }
         let positive = row.bits_from(0) & 1;
-        twice_wins += u128::from(positive * (below + negatives));
-        negatives += 1 - positive;
+        tied_positives += positive;
+        tied_negatives += 1 - positive;
     }
+    twice_wins += u128::from(tied_positives) * u128::from(2 * negatives + tied_negatives);
+    negatives += tied_negatives;
     let positives = rows.len() as u64 - negatives;
     if positives == 0 || negatives == 0 {
         groups.dropped += 1;

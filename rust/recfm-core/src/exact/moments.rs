@@ -1,103 +1,17 @@
-//! Sums and moments of floats without rounding: the same bits for any order, any chunks and any number of workers.
-//!
-//! A float is a whole number times a power of two, so each exponent has a bin of whole numbers to add into. The bins
-//! meet in one wide number, which is rounded once, when it is read.
+//! Mean and standard deviation from an exact sum and an exact sum of squares.
 
-use rayon::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::{BINS, ExactSum, LOWEST, SUM_LIMBS, check_finite, parts};
 use crate::wide::{Wide, bits, difference, divided, product, rounded, shifted};
-use crate::{Error, Result, pool};
+use crate::{Error, Result};
 
-const BINS: usize = 2048;
-/// Limbs for 2^64 floats of any size, and for their squares.
-const SUM_LIMBS: usize = 34;
+/// Limbs for the squares of 2^64 floats of any size.
 const SQUARE_LIMBS: usize = 67;
-/// Exponent of the last bit of the smallest float.
-const LOWEST: i64 = -1074;
+/// More values than this can only come of merging copies.
+const MOST: u64 = 1 << 62;
 /// A square has up to 106 bits, so this many fit a bin before it must be emptied.
 const FULL: usize = 1 << 20;
-
-/// The exact sum of finite floats.
-#[derive(Debug, Clone)]
-pub struct ExactSum {
-    bins: Box<[i128]>,
-    rest: Wide<SUM_LIMBS>,
-}
-
-impl Default for ExactSum {
-    fn default() -> Self {
-        Self {
-            bins: vec![0; BINS].into(),
-            rest: Wide::ZERO,
-        }
-    }
-}
-
-impl ExactSum {
-    /// Adds every value; refuses all of them if one is not finite.
-    pub fn add(&mut self, values: &[f64]) -> Result<()> {
-        check_finite(values)?;
-        for &value in values {
-            self.push(value);
-        }
-        Ok(())
-    }
-
-    /// The sum of `n` finite values, added up by all threads.
-    pub(crate) fn par(n: usize, value: impl Fn(usize) -> f64 + Sync) -> Result<Self> {
-        pool::install(|| {
-            let pieces = rayon::current_num_threads();
-            let sums = (0..pieces).into_par_iter().map(|piece| {
-                let mut sum = Self::default();
-                for i in piece * n / pieces..(piece + 1) * n / pieces {
-                    sum.push(value(i));
-                }
-                sum
-            });
-            sums.reduce(Self::default, |mut a, b| {
-                a.merge(&b);
-                a
-            })
-        })
-    }
-
-    /// Adds a value that must be finite.
-    #[inline]
-    pub fn push(&mut self, value: f64) {
-        debug_assert!(value.is_finite());
-        let (exponent, mantissa) = parts(value);
-        let sign = value.to_bits() as i64 >> 63;
-        self.bins[exponent] += i128::from((mantissa as i64 ^ sign) - sign);
-    }
-
-    /// Adds what another sum holds.
-    pub fn merge(&mut self, other: &Self) {
-        self.rest.add(&other.total());
-    }
-
-    /// The sum, rounded once to the nearest float; infinite if none is near.
-    pub fn value(&self) -> f64 {
-        let total = self.total();
-        signed(
-            total.is_negative(),
-            rounded(&total.magnitude(), LOWEST, false),
-        )
-    }
-
-    /// The sum divided by a count above 0, rounded once.
-    pub fn over(&self, count: u64) -> f64 {
-        quotient(&self.total(), count)
-    }
-
-    fn total(&self) -> Wide<SUM_LIMBS> {
-        let mut total = self.rest.clone();
-        for (exponent, &bin) in self.bins.iter().enumerate().filter(|(_, bin)| **bin != 0) {
-            total.add_shifted(bin, exponent.saturating_sub(1));
-        }
-        total
-    }
-}
 
 /// Count, mean, standard deviation and range of finite floats, exact until they are read.
 #[derive(Debug, Clone)]
@@ -131,6 +45,7 @@ impl ExactMoments {
     /// Takes every value in; refuses all of them if one is not finite.
     pub fn update(&mut self, values: &[f64]) -> Result<()> {
         check_finite(values)?;
+        self.count = self.counted(values.len() as u64)?;
         for values in values.chunks(FULL) {
             for &value in values {
                 let (exponent, mantissa) = parts(value);
@@ -145,7 +60,6 @@ impl ExactMoments {
             self.min = self.min.min(value);
             self.max = self.max.max(value);
         }
-        self.count += values.len() as u64;
         Ok(())
     }
 
@@ -163,12 +77,21 @@ impl ExactMoments {
     }
 
     /// Takes in what other moments were made of.
-    pub fn merge(&mut self, other: &Self) {
-        self.count += other.count;
+    pub fn merge(&mut self, other: &Self) -> Result<()> {
+        self.count = self.counted(other.count)?;
         self.min = self.min.min(other.min);
         self.max = self.max.max(other.max);
         self.sum.merge(&other.sum);
         self.squares.add(&other.squares);
+        Ok(())
+    }
+
+    /// The count with `more`, as long as the wide numbers have room for it.
+    fn counted(&self, more: u64) -> Result<u64> {
+        let count = self.count.checked_add(more);
+        count
+            .filter(|&count| count <= MOST)
+            .ok_or(Error::ValueCount(self.count))
     }
 
     /// Number of values.
@@ -265,6 +188,9 @@ impl ExactMoments {
             .squares
             .0
             .copy_from_slice(&words[4 + SUM_LIMBS..words.len() - 1]);
+        if moments.count > MOST {
+            return Err(damaged("the count is impossible".to_owned()));
+        }
         let ordered = moments.count == 0 || moments.min <= moments.max;
         if moments.squares.is_negative() || !ordered || moments.spread().is_none() {
             return Err(damaged("no values have these moments".to_owned()));
@@ -277,48 +203,6 @@ impl PartialEq for ExactMoments {
     fn eq(&self, other: &Self) -> bool {
         self.to_bytes() == other.to_bytes()
     }
-}
-
-/// A finite float as `mantissa * 2^(max(exponent, 1) - 1 + LOWEST)`, without its sign.
-#[inline]
-fn parts(value: f64) -> (usize, u64) {
-    let bits = value.to_bits();
-    let exponent = (bits >> 52) as usize % BINS;
-    (
-        exponent,
-        (bits & ((1 << 52) - 1)) | u64::from(exponent > 0) << 52,
-    )
-}
-
-fn check_finite(values: &[f64]) -> Result<()> {
-    // Chunks without an early exit are what the compiler turns into vector instructions.
-    let finite = |chunk: &[f64]| {
-        chunk
-            .iter()
-            .fold(true, |all, value| all & value.is_finite())
-    };
-    if values.chunks(1024).all(finite) {
-        return Ok(());
-    }
-    let row = values
-        .iter()
-        .position(|value| !value.is_finite())
-        .unwrap_or(0);
-    Err(Error::NotFinite {
-        row,
-        value: values[row],
-    })
-}
-
-fn signed(negative: bool, value: f64) -> f64 {
-    if negative { -value } else { value }
-}
-
-fn quotient<const N: usize>(sum: &Wide<N>, count: u64) -> f64 {
-    const MORE: i64 = 128; // bits, so that the quotient has at least 64
-    let (sum, sign) = (sum.magnitude(), sum.is_negative());
-    let (limbs, cut) = divided(&shifted(&sum, MORE).0, count);
-    signed(sign, rounded(&limbs, LOWEST - MORE, cut))
 }
 
 /// `sqrt(square * 2^(2 * LOWEST)) / count`, rounded once.
@@ -339,10 +223,6 @@ fn root_over(square: &[u64], count: u64) -> f64 {
 }
 
 #[cfg(test)]
-#[expect(
-    clippy::float_cmp,
-    reason = "to the last bit is what these tests are about"
-)]
 mod tests {
     use super::*;
 
@@ -350,25 +230,6 @@ mod tests {
         let mut moments = ExactMoments::default();
         moments.update(values).unwrap();
         moments
-    }
-
-    #[test]
-    fn nothing_is_lost_beside_something_huge() {
-        let mut sum = ExactSum::default();
-        sum.add(&[1e308, 1.0, 1e308, -1e308, 5e-324, -1e308, 1e-3])
-            .unwrap();
-        assert_eq!(sum.value(), 1.001);
-        sum.add(&[-1.0, -1e-3]).unwrap();
-        assert_eq!(sum.value(), 5e-324);
-        assert_eq!(ExactSum::default().value(), 0.0);
-    }
-
-    #[test]
-    fn what_is_too_large_is_infinite_but_its_mean_is_not() {
-        let mut sum = ExactSum::default();
-        sum.add(&[-f64::MAX; 3]).unwrap();
-        assert_eq!(sum.value(), f64::NEG_INFINITY);
-        assert_eq!(sum.over(3), -f64::MAX);
     }
 
     #[test]
@@ -393,7 +254,7 @@ mod tests {
         let whole = moments(&values);
         for cut in [0, 1, 2500, 5000] {
             let mut parts = moments(&values[cut..]);
-            parts.merge(&moments(&values[..cut]));
+            parts.merge(&moments(&values[..cut])).unwrap();
             assert_eq!(parts.to_bytes(), whole.to_bytes());
         }
         let read = ExactMoments::from_bytes(&whole.to_bytes()).unwrap();
@@ -428,5 +289,18 @@ mod tests {
         assert_eq!(error, Err(Error::NotFinite { row, value }));
         assert_eq!(sum, moments(&[1.0]));
         assert_eq!(moments(&[]).std(), Err(Error::NoValues("std")));
+    }
+
+    #[test]
+    fn copies_cannot_be_merged_for_ever() {
+        let mut sum = moments(&[1.0, 4.0]);
+        for _ in 0..61 {
+            sum.merge(&sum.clone()).unwrap();
+        }
+        assert_eq!((sum.mean(), sum.std()), (Ok(2.5), Ok(1.5)));
+        let bytes = sum.to_bytes();
+        assert_eq!(sum.merge(&sum.clone()), Err(Error::ValueCount(MOST)));
+        assert_eq!(sum.update(&[0.0]), Err(Error::ValueCount(MOST)));
+        assert_eq!(sum.to_bytes(), bytes);
     }
 }

@@ -130,6 +130,11 @@ impl<'a> Values<'a> {
     ///
     /// Apart from `for_each` because images are made where the values are read: one loop for each layout, and
     /// nothing in it but the work itself.
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "its caller may be compiled for wider vectors"
+    )]
     fn fill<T: Copy>(
         &self,
         rows: Range<usize>,
@@ -146,11 +151,14 @@ impl<'a> Values<'a> {
                 blank(out, rows, valid.as_ref(), null);
             }
             Self::Strs { strs, valid } => {
-                for (out, row) in out.iter_mut().zip(rows.clone()) {
-                    // What lies behind a null may be anything.
-                    let bytes = strs.get(row);
-                    let null = || valid.is_some_and(|bits| !bits.get(row));
-                    *out = str(bytes.or_else(|| null().then_some(&[])).ok_or(row)?);
+                let is_null = |row| valid.is_some_and(|bits| !bits.get(row));
+                // A loop for each layout, so that it is not looked up again for every row.
+                match strs {
+                    Strs::Views(views, buffers) => {
+                        let get = |row: usize| view(&views[row], buffers);
+                        fill_strs(rows.clone(), out, get, is_null, str)?;
+                    }
+                    _ => fill_strs(rows.clone(), out, |row| strs.get(row), is_null, str)?,
                 }
                 blank(out, rows, valid.as_ref(), null);
             }
@@ -200,6 +208,26 @@ impl<'a> Values<'a> {
         }
         Ok(())
     }
+}
+
+#[inline(always)]
+#[allow(
+    clippy::inline_always,
+    reason = "its caller may be compiled for wider vectors"
+)]
+fn fill_strs<'a, T>(
+    rows: Range<usize>,
+    out: &mut [T],
+    get: impl Fn(usize) -> Option<&'a [u8]>,
+    is_null: impl Fn(usize) -> bool,
+    image: impl Fn(&'a [u8]) -> T,
+) -> Readable {
+    for (out, row) in out.iter_mut().zip(rows) {
+        // What lies behind a null may be anything.
+        let bytes = get(row).or_else(|| is_null(row).then_some(&[]));
+        *out = image(bytes.ok_or(row)?);
+    }
+    Ok(())
 }
 
 /// Writes `null` where a row is null.
@@ -286,6 +314,11 @@ impl<'a> Chunk<'a> {
     }
 
     /// Fills `out` with the image of every row of a range.
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "its caller may be compiled for wider vectors"
+    )]
     pub(crate) fn fill<T: Copy>(
         &self,
         rows: Range<usize>,

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use multiversion::multiversion;
 use rayon::prelude::*;
 
 use crate::column::{Chunk, Readable, malformed, total_len};
@@ -34,13 +35,17 @@ impl Encoding<'_> {
     /// The ids of some rows of a chunk; the row that cannot be read, if there is one.
     fn fill(&self, chunk: &Chunk<'_>, rows: Range<usize>, out: &mut [i32]) -> Readable {
         match self {
-            Self::Hash(hasher) => {
-                let (int, str) = (|value| hasher.int(value), |bytes: &[u8]| hasher.str(bytes));
-                chunk.fill(rows, out, UNKNOWN, int, str)
-            }
+            Self::Hash(hasher) => hash_rows(hasher, chunk, rows, out),
             Self::Vocab(vocab) => vocab.fill(chunk, rows, out),
         }
     }
+}
+
+/// Compiled twice, the second time for processors with wide vectors, and chosen when it runs.
+#[multiversion(targets("x86_64+avx2+bmi1+bmi2+lzcnt+fma"))]
+fn hash_rows(hasher: &Hasher, chunk: &Chunk<'_>, rows: Range<usize>, out: &mut [i32]) -> Readable {
+    let (int, str) = (|value| hasher.int(value), |bytes: &[u8]| hasher.str(bytes));
+    chunk.fill(rows, out, UNKNOWN, int, str)
 }
 
 /// A column and how it is encoded.

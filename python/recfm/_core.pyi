@@ -7,7 +7,8 @@ other dtype is a `SchemaError`. Array arguments must be NumPy arrays of exactly 
 or it is a `DataError`. Results are the same bytes for any number of threads; `RECFM_NUM_THREADS` sets it.
 """
 
-from typing import Literal, Protocol, TypeAlias, final
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ __all__ = [
     "auc",
     "batch_rows",
     "build_info",
+    "fill_rows",
     "gauc",
     "hash_ids",
     "hash_keys",
@@ -237,6 +239,40 @@ def batch_rows(
 
     Raises:
         DataError: The batch lies outside the epoch, `n` is negative or `batch_size` below 1.
+    """
+
+def fill_rows(
+    n: int,
+    ranges: Sequence[tuple[int, int]],
+    rows: NDArray[np.int64],
+    columns: Sequence[tuple[NDArray[Any], NDArray[Any]]],
+    *,
+    served: NDArray[np.int64] | None,
+    offset: int,
+    seed: int,
+    epoch: int,
+    shuffle: bool,
+) -> None:
+    """Fills the row numbers of some batches, and those rows of every column, in one pass.
+
+    Position p of the epoch serves row `served[q]`, or `offset + q`, where q is p itself or, shuffled, position p
+    of the permutation that `batch_rows` follows.
+
+    Args:
+        n: Rows in the epoch.
+        ranges: Positions to fill, `(first, count)` each, one behind the other.
+        rows: `[m]`, receives the row numbers; m is the sum of the counts.
+        columns: Pairs of a table, `[height]` or `[height, f]`, int32, float32 or int64, and where its rows go,
+            `[m]` or `[m, f]` of the same dtype.
+        served: `[n]`, the rows of an epoch; None for `offset` and the rows that follow.
+        offset: First row where `served` is None.
+        seed: Seed of the run, any signed 64-bit integer.
+        epoch: Number of the epoch.
+        shuffle: Permute the rows; otherwise they come in order.
+
+    Raises:
+        DataError: A range lies outside the epoch, a row outside a table, or a dtype, shape or layout is wrong;
+            what was written by then is undefined.
     """
 
 def take_rows(

@@ -9,10 +9,13 @@ from numpy.typing import NDArray
 from recfm import _core
 from recfm.data.batch import Batch, Jagged, Sequence
 from recfm.data.encode import Encoded
+from recfm.data.source import MemorySource, Rows, Source
 from recfm.errors import DataError
 
 if TYPE_CHECKING:
     from recfm.history.index import PastEvents
+
+_AHEAD_ROWS = 1 << 15  # rows that one call into Rust serves at most, where a batch is smaller
 
 
 class Batches:
@@ -21,14 +24,21 @@ class Batches:
     Args:
         encoded: The table.
         rows: int64 [n], the rows to serve.
-        batch_size: Rows per batch; the last one of an epoch may be shorter.
+        batch_size: Rows per batch and rank; the last one of an epoch may be shorter.
         seed: Seed of the shuffle.
         shuffle: Serve rows in a random order that differs by epoch, else in the order of `rows`.
         sequences: Histories to join, by name.
         teacher: float32 [len(encoded)], the FM's probability for each row of the table; NaN where it has none.
+        rank: Which shard of each global batch these are, from 0.
+        world_size: Number of shards. Global batch k is `world_size * batch_size` positions of the epoch's order,
+            cut into consecutive shards. The last global batch holds what is left, cut as evenly as it goes; where
+            that is less than a row for each rank, it joins the batch before. So the ranks' shards are disjoint,
+            cover the epoch, are as many on each rank and never empty, and depend on
+            (seed, epoch, k, rank, world_size) only.
 
     Raises:
-        DataError: `rows` is empty, a row is out of range, or a served row has no teacher.
+        DataError: `rows` is empty, a row is out of range, a served row has no teacher, or there are fewer rows
+            than ranks.
     """
 
     def __init__(
@@ -41,30 +51,42 @@ class Batches:
         shuffle: bool = True,
         sequences: "Mapping[str, PastEvents] | None" = None,
         teacher: NDArray[np.float32] | None = None,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
+        limits = (
+            ("batch_size", batch_size, 1),
+            ("seed", seed, 0),
+            ("world_size", world_size, 1),
+            ("rank", rank, 0),
+        )
+        for name, value, low in limits:
+            if not isinstance(value, int | np.integer) or not low <= value < 2**63:
+                raise DataError(f"{name} is {value}: it must be an integer from {low} to 2^63 - 1")
+        if rank >= world_size:
+            raise DataError(
+                f"rank is {rank}, but with world_size {world_size} ranks go from 0 to {world_size - 1}"
+            )
+        self.encoded, self.batch_size, self.seed, self.shuffle = encoded, batch_size, seed, shuffle
+        self.rank, self.world_size = rank, world_size
         rows = np.asarray(rows)
         if rows.dtype.kind not in "iu" or rows.ndim != 1:
             raise DataError(f"rows are {rows.dtype} of shape {rows.shape}: give row positions, 1-d integers")
         if len(rows) == 0:
             raise DataError("there are no rows to batch: the period is empty")
-        for name, value, low in (("batch_size", batch_size, 1), ("seed", seed, 0)):
-            if not isinstance(value, int | np.integer) or not low <= value < 2**63:
-                raise DataError(f"{name} is {value}: it must be an integer from {low} to 2^63 - 1")
-        self.encoded, self.batch_size, self.seed, self.shuffle = encoded, batch_size, seed, shuffle
         self.rows = np.ascontiguousarray(rows, dtype=np.int64)
-        if self.rows.min() < 0 or self.rows.max() >= len(encoded):
-            raise DataError(
-                f"rows go from {self.rows.min()} to {self.rows.max()}, but the table has {len(encoded)} rows"
-            )
+        self._source: Source = MemorySource(encoded, self.rows, seed=seed, shuffle=shuffle)
+        if len(self._source) < world_size:
+            raise DataError(f"{len(self._source)} rows are fewer than {world_size} ranks: use fewer ranks")
         self.sequences = dict(sequences or {})
         for name, past in self.sequences.items():
             if past.index.values is None and not past.counts_only:
                 raise DataError(
                     f"sequence '{name}' has an index without values: give it some, or set counts_only"
                 )
-        # A window is two integers per row, so all of them are found once; only the gather is left to each batch.
-        user, time = encoded.user[self.rows], encoded.time[self.rows]
-        self._windows = {name: past.window(user, time) for name, past in self.sequences.items()}
+            past.window(
+                encoded.user[:0], encoded.time[:0]
+            )  # refuses its settings now, not at the first batch
         self.teacher = None
         if teacher is not None:
             if teacher.shape != (len(encoded),):
@@ -74,15 +96,22 @@ class Batches:
             missing = int(np.isnan(teacher[self.rows]).sum())
             if missing:
                 raise DataError(f"{missing} of {len(rows)} rows have no FM score to distil: log them first")
-            self.teacher = teacher.astype(np.float32)
+            self.teacher = np.ascontiguousarray(teacher, dtype=np.float32)
 
     def __len__(self) -> int:
-        """Batches per epoch."""
-        return -(-len(self.rows) // self.batch_size)
+        """Batches per epoch, the same on every rank."""
+        n, together = len(self._source), self.batch_size * self.world_size
+        full, rest = divmod(n, together)
+        return full + (rest >= self.world_size or full == 0)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """All batches of one epoch, in order."""
-        return (self.batch(epoch, k) for k in range(len(self)))
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch from `start` on, in order.
+
+        Batches that follow each other share memory: copy one (`copy.deepcopy`) to keep it without its neighbours.
+        """
+        group = max(1, _AHEAD_ROWS // self.batch_size)
+        for first in range(start, len(self), group):
+            yield from self._batches(epoch, range(first, min(first + group, len(self))))
 
     def batch(self, epoch: int, k: int) -> Batch:
         """Batch `k` of epoch `epoch`; the same bytes whenever and on however many threads it is asked for.
@@ -90,49 +119,65 @@ class Batches:
         Raises:
             DataError: There is no such batch, or the epoch does not fit 63 bits.
         """
-        import torch
+        if not 0 <= k < len(self):
+            raise DataError(
+                f"batch {k} is out of range: {len(self._source)} rows in batches of "
+                f"{self.batch_size * self.world_size} make {len(self)} batches"
+            )
+        return next(self._batches(epoch, range(k, k + 1)))
 
+    def _range(self, k: int) -> tuple[int, int]:
+        """First position and rows of this rank's shard of global batch `k`."""
+        n, together = len(self._source), self.batch_size * self.world_size
+        start = k * together
+        size = n - start if k == len(self) - 1 else together
+        first, last = (start + size * r // self.world_size for r in (self.rank, self.rank + 1))
+        return first, last - first
+
+    def _batches(self, epoch: int, numbers: range) -> Iterator[Batch]:
         if not 0 <= epoch < 2**63:
             raise DataError(f"epoch is {epoch}: it must lie between 0 and 2^63 - 1")
+        ranges = [self._range(k) for k in numbers]
+        rows, first = self._source.take(epoch, ranges, with_item=False), 0
+        for _, count in ranges:
+            yield self._joined(rows if len(ranges) == 1 else rows.between(first, first + count))
+            first += count
 
-        n = len(self.rows)
-        order = _core.batch_rows(
-            n, self.batch_size, seed=self.seed, epoch=epoch, index=k, shuffle=self.shuffle
-        )
-        rows, table = self.rows[order], self.encoded
-        ids = np.empty((len(rows), table.ids.shape[1]), np.int32)
-        _core.take_rows(table.ids, rows, ids)
-        numeric = np.empty((len(rows), table.numeric.shape[1]), np.float32)
-        _core.take_rows(table.numeric, rows, numeric)
-        tokens = {}
-        for name, (values, offsets) in table.tokens.items():
-            taken, bounds = _core.take_lists(values, offsets, rows)
-            tokens[name] = Jagged(values=torch.from_numpy(taken), offsets=torch.from_numpy(bounds))
-        return Batch(
-            ids=torch.from_numpy(ids),
-            numeric=torch.from_numpy(numeric),
-            label=torch.from_numpy(table.label[rows]),
-            user=torch.from_numpy(table.user[rows]),
-            time=torch.from_numpy(table.time[rows]),
-            row=torch.from_numpy(rows),
-            tokens=tokens,
-            sequences={name: self._sequence(name, past, order) for name, past in self.sequences.items()},
-            teacher=None if self.teacher is None else torch.from_numpy(self.teacher[rows]),
-        )
-
-    def _sequence(self, name: str, past: "PastEvents", order: NDArray[np.int64]) -> Sequence:
+    def _joined(self, rows: Rows) -> Batch:
+        """These rows as tensors, with everything that is joined to them."""
         import torch
 
-        start, stop = (bound[order] for bound in self._windows[name])
-        lengths = torch.from_numpy(stop - start)
-        if past.counts_only:
-            return Sequence(lengths=lengths)
-        values = past.index.values
-        assert values is not None  # checked when these batches were built
-        as_ids = values.dtype == np.int32
-        out = np.empty((len(order), past.length, values.shape[1]), np.int32 if as_ids else np.float32)
-        past.index.gather(start, stop, out)
-        gathered = torch.from_numpy(out)
-        return (
-            Sequence(lengths=lengths, ids=gathered) if as_ids else Sequence(lengths=lengths, vectors=gathered)
+        teacher = None
+        if self.teacher is not None:
+            teacher = np.empty(len(rows.row), np.float32)
+            _core.take_rows(self.teacher, rows.row, teacher)
+        return Batch(
+            ids=torch.from_numpy(rows.ids),
+            numeric=torch.from_numpy(rows.numeric),
+            label=torch.from_numpy(rows.label),
+            user=torch.from_numpy(rows.user),
+            time=torch.from_numpy(rows.time),
+            row=torch.from_numpy(rows.row),
+            tokens={
+                name: Jagged(values=torch.from_numpy(values), offsets=torch.from_numpy(offsets))
+                for name, (values, offsets) in rows.tokens.items()
+            },
+            sequences={name: _sequence(past, rows) for name, past in self.sequences.items()},
+            teacher=None if teacher is None else torch.from_numpy(teacher),
         )
+
+
+def _sequence(past: "PastEvents", rows: Rows) -> Sequence:
+    import torch
+
+    start, stop = past.window(rows.user, rows.time)
+    lengths = torch.from_numpy(stop - start)
+    if past.counts_only:
+        return Sequence(lengths=lengths)
+    values = past.index.values
+    assert values is not None  # checked when these batches were built
+    as_ids = values.dtype == np.int32
+    out = np.empty((len(start), past.length, values.shape[1]), np.int32 if as_ids else np.float32)
+    past.index.gather(start, stop, out)
+    gathered = torch.from_numpy(out)
+    return Sequence(lengths=lengths, ids=gathered) if as_ids else Sequence(lengths=lengths, vectors=gathered)

@@ -150,6 +150,16 @@ pub enum Error {
         /// Batches in an epoch.
         batches: i64,
     },
+    /// A range of positions outside the epoch.
+    #[error("positions {first}..{first}+{count} are no range of the {n} rows of the epoch")]
+    Range {
+        /// First position.
+        first: i64,
+        /// Number of positions.
+        count: i64,
+        /// Rows in the epoch.
+        n: i64,
+    },
     /// A row number outside the table.
     #[error("`rows[{position}]` is {row}, but the table has {n} rows")]
     RowRange {
@@ -260,6 +270,7 @@ impl Error {
             | Self::Negative { .. }
             | Self::BatchSize(_)
             | Self::BatchIndex { .. }
+            | Self::Range { .. }
             | Self::RowRange { .. }
             | Self::Offsets(_)
             | Self::WindowRange { .. }

@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod batch;
 pub mod column;
 mod count;
 pub mod error;

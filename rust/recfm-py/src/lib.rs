@@ -18,7 +18,7 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _core {
     #[pymodule_export]
-    use crate::batch::{batch_rows, take_lists, take_rows};
+    use crate::batch::{batch_rows, fill_rows, take_lists, take_rows};
     #[pymodule_export]
     use crate::hash::{hash_ids, hash_keys, hash_lists, seed_of};
     #[pymodule_export]

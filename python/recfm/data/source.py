@@ -1,0 +1,137 @@
+"""Where batches take their rows from: an encoded table in memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recfm import _core
+from recfm.data.encode import Encoded, Jagged
+from recfm.errors import DataError
+
+Ranges = Sequence[tuple[int, int]]
+"""Positions of an epoch: (first, count) each."""
+
+
+@dataclass(kw_only=True)
+class Rows:
+    """Some rows of a table, in the order in which they are served.
+
+    Attributes:
+        row: int64 [m], positions in the table.
+        ids: int32 [m, F].
+        numeric: float32 [m, N].
+        label: float32 [m].
+        user: int64 [m].
+        item: int64 [m]; None where nobody asked for it.
+        time: int64 [m].
+        tokens: Jagged ids by feature.
+    """
+
+    row: NDArray[np.int64]
+    ids: NDArray[np.int32]
+    numeric: NDArray[np.float32]
+    label: NDArray[np.float32]
+    user: NDArray[np.int64]
+    item: NDArray[np.int64] | None
+    time: NDArray[np.int64]
+    tokens: dict[str, Jagged]
+
+    @staticmethod
+    def empty(count: int, like: Encoded, *, with_item: bool) -> "Rows":
+        """Room for `count` rows of such a table, without tokens."""
+        return Rows(
+            row=np.empty(count, np.int64),
+            ids=np.empty((count, like.ids.shape[1]), np.int32),
+            numeric=np.empty((count, like.numeric.shape[1]), np.float32),
+            label=np.empty(count, np.float32),
+            user=np.empty(count, np.int64),
+            item=np.empty(count, np.int64) if with_item else None,
+            time=np.empty(count, np.int64),
+            tokens={},
+        )
+
+    def columns(self, table: Encoded) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+        """Pairs of a column of `table` and its place here; columns without values are left out."""
+        pairs: list[tuple[NDArray[Any], NDArray[Any] | None]] = [
+            (table.ids, self.ids),
+            (table.numeric, self.numeric),
+            (table.label, self.label),
+            (table.user, self.user),
+            (table.item, self.item),
+            (table.time, self.time),
+        ]
+        return [(source, out) for source, out in pairs if out is not None and out.shape[1:] != (0,)]
+
+    def between(self, first: int, last: int) -> "Rows":
+        """Rows `first` to `last`, sharing memory with these."""
+        cut = slice(first, last)
+        return Rows(
+            row=self.row[cut],
+            ids=self.ids[cut],
+            numeric=self.numeric[cut],
+            label=self.label[cut],
+            user=self.user[cut],
+            item=None if self.item is None else self.item[cut],
+            time=self.time[cut],
+            tokens={name: _lists_between(*lists, first, last) for name, lists in self.tokens.items()},
+        )
+
+
+class Source(Protocol):
+    """A table as batches see it: rows by their position in an epoch."""
+
+    @property
+    def encoded(self) -> Encoded:
+        """A table of these columns; the whole of it or none of its rows."""
+        ...
+
+    def __len__(self) -> int:
+        """Rows in an epoch."""
+        ...
+
+    def take(self, epoch: int, ranges: Ranges, *, with_item: bool) -> Rows:
+        """The rows at these positions of an epoch."""
+        ...
+
+
+class MemorySource:
+    """Rows of a table in memory, permuted as a whole."""
+
+    def __init__(self, encoded: Encoded, rows: NDArray[np.int64], *, seed: int, shuffle: bool) -> None:
+        if rows.min() < 0 or rows.max() >= len(encoded):
+            raise DataError(
+                f"rows go from {rows.min()} to {rows.max()}, but the table has {len(encoded)} rows"
+            )
+        self.encoded, self.seed, self.shuffle = encoded, seed, shuffle
+        self._n, self._offset, self._served = len(rows), 0, rows
+        if np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):  # one look-up less for each row
+            self._offset, self._served = int(rows[0]), None
+
+    def __len__(self) -> int:
+        return self._n
+
+    def take(self, epoch: int, ranges: Ranges, *, with_item: bool) -> Rows:
+        """The rows at these positions of an epoch."""
+        rows = Rows.empty(sum(count for _, count in ranges), self.encoded, with_item=with_item)
+        _core.fill_rows(
+            self._n,
+            ranges,
+            rows.row,
+            rows.columns(self.encoded),
+            served=self._served,
+            offset=self._offset,
+            seed=self.seed,
+            epoch=epoch,
+            shuffle=self.shuffle,
+        )
+        for name, (values, offsets) in self.encoded.tokens.items():
+            rows.tokens[name] = _core.take_lists(values, offsets, rows.row)
+        return rows
+
+
+def _lists_between(values: NDArray[np.int32], offsets: NDArray[np.int64], first: int, last: int) -> Jagged:
+    bounds = offsets[first : last + 1]
+    return values[bounds[0] : bounds[-1]], bounds - bounds[0]

@@ -114,3 +114,12 @@ def permuted(n: int, seed: int, epoch: int) -> list[int]:
             row = step(row)
         rows.append(row)
     return rows
+
+
+def shards(n: int, batch_size: int, world_size: int, rank: int) -> list[list[int]]:
+    """Positions of each batch of a rank: global batches in order, each cut into even consecutive shards."""
+    together, positions = batch_size * world_size, list(range(n))
+    whole = [positions[at : at + together] for at in range(0, n, together)]
+    if len(whole) > 1 and len(whole[-1]) < world_size:
+        whole[-2:] = [whole[-2] + whole[-1]]
+    return [g[len(g) * rank // world_size : len(g) * (rank + 1) // world_size] for g in whole]

@@ -1,6 +1,5 @@
 """Batches: a function of (seed, epoch, k), every row once an epoch, and each row as a plain loop would fill it."""
 
-import dataclasses
 import os
 import subprocess
 import sys
@@ -12,49 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oracles
+from batch_helpers import assert_same, tensors, three_histories
 from recfm.data.batch import Batch
 from recfm.data.batches import Batches
 from recfm.data.encode import Encoder
-from recfm.history.index import HistoryIndex, PastEvents
 
 
 @pytest.fixture(scope="module")
 def encoded(make_events):
     frame, schema = make_events(300)
     return Encoder(schema).fit(frame[:150]).transform(frame)
-
-
-def three_histories(encoded, length=5, delay=0.0):
-    """Raw ids, vectors in half precision and counts, all over the whole table."""
-    rng = np.random.default_rng(1)
-    vectors = rng.normal(size=(len(encoded), 3)).astype(np.float16)
-    values = {"ids": encoded.history_ids(("movie_id",), labels=True), "vectors": vectors, "count": None}
-    return {
-        name: PastEvents(
-            index=HistoryIndex(encoded.user, encoded.time, value),
-            length=length,
-            delay=delay,
-            counts_only=value is None,
-        )
-        for name, value in values.items()
-    }
-
-
-def tensors(value, prefix=""):
-    """Every tensor of a batch by its path."""
-    if dataclasses.is_dataclass(value):
-        value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {k: t for name, v in value.items() for k, t in tensors(v, f"{prefix}.{name}").items()}
-    return {} if value is None else {prefix: value}
-
-
-def assert_same(one, other):
-    one, other = tensors(one), tensors(other)
-    assert one.keys() == other.keys()
-    for name, tensor in one.items():
-        assert tensor.dtype == other[name].dtype
-        assert torch.equal(tensor, other[name]), name
 
 
 @settings(deadline=None, max_examples=25)

@@ -67,13 +67,13 @@ class Batch:
 
     def to(self, device: Any, *, non_blocking: bool = False) -> "Batch":
         """The same batch with every tensor on `device`."""
-        return _map_tensors(self, lambda t: t.to(device, non_blocking=non_blocking))
+        return map_tensors(self, lambda t: t.to(device, non_blocking=non_blocking))
 
 
-def _map_tensors(value: Any, move: Any) -> Any:
+def map_tensors(value: Any, move: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: _map_tensors(getattr(value, f.name), move) for f in dataclasses.fields(value)}
+        fields = {f.name: map_tensors(getattr(value, f.name), move) for f in dataclasses.fields(value)}
         return type(value)(**fields)
     if isinstance(value, dict):
-        return {name: _map_tensors(item, move) for name, item in value.items()}
+        return {name: map_tensors(item, move) for name, item in value.items()}
     return None if value is None else move(value)

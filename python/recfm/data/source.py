@@ -106,7 +106,8 @@ class MemorySource:
                 f"rows go from {rows.min()} to {rows.max()}, but the table has {len(encoded)} rows"
             )
         self.encoded, self.seed, self.shuffle = encoded, seed, shuffle
-        self._n, self._offset, self._served = len(rows), 0, rows
+        self._n, self._offset = len(rows), 0
+        self._served: NDArray[np.int64] | None = rows
         if np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):  # one look-up less for each row
             self._offset, self._served = int(rows[0]), None
 

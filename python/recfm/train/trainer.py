@@ -14,6 +14,7 @@ from torch import nn
 from recfm import _core
 from recfm.config import Strict, check_range
 from recfm.data.batches import Batches
+from recfm.data.loader import Loader
 from recfm.errors import ConfigError, DataError, RecfmError
 
 OnBatch = Callable[[int, int, float], None]
@@ -90,8 +91,8 @@ class Trainer:
         for epoch in range(1, self.config.epochs + 1):
             objective.train()
             loss_sum = 0.0
-            for k, batch in enumerate(train.epoch(epoch)):
-                loss = objective(batch.to(device))
+            for k, batch in enumerate(Loader(train, device=device, start=(epoch, 0))):
+                loss = objective(batch)
                 value = loss.item()
                 if not math.isfinite(value):
                     raise RecfmError(
@@ -135,5 +136,5 @@ def predict(model: nn.Module, batches: Batches, *, device: str = "cpu") -> NDArr
         raise DataError("predict needs batches in row order: build them with shuffle=False")
     model.to(device).eval()
     with torch.inference_mode():
-        parts = [model(batch.to(device)).double().sigmoid().cpu() for batch in batches.epoch(0)]
+        parts = [model(batch).double().sigmoid().cpu() for batch in Loader(batches, device=device)]
     return torch.cat(parts).numpy()

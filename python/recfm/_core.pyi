@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "HistoryIndex",
+    "KeyIndex",
     "Vocab",
     "auc",
     "batch_rows",
@@ -221,6 +222,29 @@ class HistoryIndex:
     @property
     def num_users(self) -> int:
         """Number of distinct users."""
+
+@final
+class KeyIndex:
+    """From a key to the row of a side table that holds it.
+
+    Args:
+        keys: `[m]`, distinct.
+        name: Name of their column, for error messages.
+
+    Raises:
+        DataError: A key occurs twice, or there are more than 2**31 - 1.
+    """
+
+    def __new__(cls, keys: NDArray[np.int64], *, name: str) -> KeyIndex: ...
+    def rows(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The number of each key, from 1 in the order in which the index was given them; 0 for a stranger.
+
+        Args:
+            keys: `[b]`.
+        """
+
+    def __len__(self) -> int:
+        """Number of keys."""
 
 def batch_rows(
     n: int, batch_size: int, *, seed: int, epoch: int, index: int, shuffle: bool

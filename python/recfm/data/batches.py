@@ -1,6 +1,6 @@
 """Shuffled mini-batches whose bytes depend on (seed, epoch, k) alone."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 from recfm import _core
 from recfm.data.batch import Batch, Jagged, Sequence
 from recfm.data.encode import Encoded
+from recfm.data.side import SideTable
 from recfm.data.source import MemorySource, Rows, Source
 from recfm.errors import DataError
+from recfm.layout import merged
 
 if TYPE_CHECKING:
     from recfm.history.index import PastEvents
@@ -29,6 +31,7 @@ class Batches:
         shuffle: Serve rows in a random order that differs by epoch, else in the order of `rows`.
         sequences: Histories to join, by name.
         teacher: float32 [len(encoded)], the FM's probability for each row of the table; NaN where it has none.
+        sides: Features of users or items, joined by key; their columns follow those of the table.
         rank: Which shard of each global batch these are, from 0.
         world_size: Number of shards. Global batch k is `world_size * batch_size` positions of the epoch's order,
             cut into consecutive shards. The last global batch holds what is left, cut as evenly as it goes; where
@@ -39,6 +42,7 @@ class Batches:
     Raises:
         DataError: `rows` is empty, a row is out of range, a served row has no teacher, or there are fewer rows
             than ranks.
+        SchemaError: A side table has a feature of a name that is taken.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class Batches:
         shuffle: bool = True,
         sequences: "Mapping[str, PastEvents] | None" = None,
         teacher: NDArray[np.float32] | None = None,
+        sides: Iterable[SideTable] = (),
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -78,6 +83,9 @@ class Batches:
         self._source: Source = MemorySource(encoded, self.rows, seed=seed, shuffle=shuffle)
         if len(self._source) < world_size:
             raise DataError(f"{len(self._source)} rows are fewer than {world_size} ranks: use fewer ranks")
+        self.sides = tuple(sides)
+        self.layout = merged([encoded.layout, *(side.layout for side in self.sides)])
+        self._with_item = any(side.by == "item" for side in self.sides)
         self.sequences = dict(sequences or {})
         for name, past in self.sequences.items():
             if past.index.values is None and not past.counts_only:
@@ -138,7 +146,7 @@ class Batches:
         if not 0 <= epoch < 2**63:
             raise DataError(f"epoch is {epoch}: it must lie between 0 and 2^63 - 1")
         ranges = [self._range(k) for k in numbers]
-        rows, first = self._source.take(epoch, ranges, with_item=False), 0
+        rows, first = self._source.take(epoch, ranges, with_item=self._with_item), 0
         for _, count in ranges:
             yield self._joined(rows if len(ranges) == 1 else rows.between(first, first + count))
             first += count
@@ -151,16 +159,23 @@ class Batches:
         if self.teacher is not None:
             teacher = np.empty(len(rows.row), np.float32)
             _core.take_rows(self.teacher, rows.row, teacher)
+        ids, numeric, tokens = rows.ids, rows.numeric, rows.tokens
+        if self.sides:
+            parts = [side.take(rows.key(side.by)) for side in self.sides]
+            ids = np.concatenate([ids, *(part.ids for part in parts)], axis=1)
+            numeric = np.concatenate([numeric, *(part.numeric for part in parts)], axis=1)
+            for part in parts:
+                tokens = tokens | part.tokens
         return Batch(
-            ids=torch.from_numpy(rows.ids),
-            numeric=torch.from_numpy(rows.numeric),
+            ids=torch.from_numpy(ids),
+            numeric=torch.from_numpy(numeric),
             label=torch.from_numpy(rows.label),
             user=torch.from_numpy(rows.user),
             time=torch.from_numpy(rows.time),
             row=torch.from_numpy(rows.row),
             tokens={
                 name: Jagged(values=torch.from_numpy(values), offsets=torch.from_numpy(offsets))
-                for name, (values, offsets) in rows.tokens.items()
+                for name, (values, offsets) in tokens.items()
             },
             sequences={name: _sequence(past, rows) for name, past in self.sequences.items()},
             teacher=None if teacher is None else torch.from_numpy(teacher),
@@ -171,13 +186,24 @@ def _sequence(past: "PastEvents", rows: Rows) -> Sequence:
     import torch
 
     start, stop = past.window(rows.user, rows.time)
-    lengths = torch.from_numpy(stop - start)
+    lengths = stop - start
     if past.counts_only:
-        return Sequence(lengths=lengths)
+        return Sequence(lengths=torch.from_numpy(lengths))
     values = past.index.values
     assert values is not None  # checked when these batches were built
-    as_ids = values.dtype == np.int32
-    out = np.empty((len(start), past.length, values.shape[1]), np.int32 if as_ids else np.float32)
+    dtype, width = np.int32 if values.dtype == np.int32 else np.float32, values.shape[1]
+    if past.jagged:
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        # Newest first: event i of a row is the one before `stop - i`, a window of one.
+        last = np.repeat(stop + offsets[:-1], lengths) - np.arange(offsets[-1])
+        single = np.empty((len(last), 1, width), dtype)
+        past.index.gather(last - 1, last, single)
+        return Sequence(
+            lengths=torch.from_numpy(lengths),
+            values=torch.from_numpy(single[:, 0]),
+            offsets=torch.from_numpy(offsets),
+        )
+    out = np.empty((len(start), past.length, width), dtype)
     past.index.gather(start, stop, out)
-    gathered = torch.from_numpy(out)
-    return Sequence(lengths=lengths, ids=gathered) if as_ids else Sequence(lengths=lengths, vectors=gathered)
+    gathered = {"ids" if dtype == np.int32 else "vectors": torch.from_numpy(out)}
+    return Sequence(lengths=torch.from_numpy(lengths), **gathered)

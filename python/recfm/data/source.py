@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from recfm import _core
 from recfm.data.encode import Encoded, Jagged
+from recfm.data.side import By
 from recfm.errors import DataError
 
 Ranges = Sequence[tuple[int, int]]
@@ -64,6 +65,12 @@ class Rows:
             (table.time, self.time),
         ]
         return [(source, out) for source, out in pairs if out is not None and out.shape[1:] != (0,)]
+
+    def key(self, by: By) -> NDArray[np.int64]:
+        """The user or the item of each row."""
+        key = self.user if by == "user" else self.item
+        assert key is not None  # a batch that is joined by items asks for them
+        return key
 
     def between(self, first: int, last: int) -> "Rows":
         """Rows `first` to `last`, sharing memory with these."""

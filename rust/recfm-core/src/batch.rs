@@ -158,7 +158,7 @@ fn split<'a>(
     tasks
 }
 
-impl<'a> Column<'a> {
+impl Column<'_> {
     fn height(&self) -> usize {
         fn of<T>(table: &Table<'_, T>) -> usize {
             table

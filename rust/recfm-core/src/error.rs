@@ -113,6 +113,20 @@ pub enum Error {
         /// First row that is null.
         row: usize,
     },
+    /// A key that two rows of a side table share.
+    #[error(
+        "column '{column}' holds the key {key} in rows {first} and {row}: a side table has one row for each key"
+    )]
+    TwiceKey {
+        /// Name of the column.
+        column: String,
+        /// First row with the key.
+        first: usize,
+        /// Second row with the key.
+        row: usize,
+        /// The key, as 64-bit integer.
+        key: i64,
+    },
     /// Two arguments that must be equally long are not.
     #[error("`{left}` has {left_len} rows but `{right}` has {right_len}")]
     Length {
@@ -266,6 +280,7 @@ impl Error {
             | Self::ChunkSize { .. }
             | Self::IntegerRange { .. }
             | Self::NullKey { .. }
+            | Self::TwiceKey { .. }
             | Self::Length { .. }
             | Self::Negative { .. }
             | Self::BatchSize(_)

@@ -13,6 +13,7 @@ pub mod gather;
 pub mod hash;
 pub mod history;
 mod ids;
+pub mod keys;
 pub mod metrics;
 pub mod pool;
 pub mod shuffle;

@@ -38,7 +38,7 @@ pub fn batch_rows(
 /// Fills the row numbers and every column of some batches.
 #[pyfunction]
 #[pyo3(signature = (n, ranges, rows, columns, *, served, offset, seed, epoch, shuffle))]
-#[allow(clippy::too_many_arguments)] // keywords in Python
+#[allow(clippy::too_many_arguments, clippy::needless_pass_by_value)] // keywords in Python, extracted values
 pub fn fill_rows(
     py: Python<'_>,
     n: i64,

@@ -10,6 +10,7 @@ mod error;
 mod hash;
 mod history;
 mod info;
+mod keys;
 mod metrics;
 mod vocab;
 
@@ -25,6 +26,8 @@ mod _core {
     use crate::history::HistoryIndex;
     #[pymodule_export]
     use crate::info::{build_info, num_threads};
+    #[pymodule_export]
+    use crate::keys::KeyIndex;
     #[pymodule_export]
     use crate::metrics::{auc, gauc, logloss, normalized_entropy};
     #[pymodule_export]

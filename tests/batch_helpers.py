@@ -1,10 +1,13 @@
 """Histories to join, and batches compared tensor by tensor."""
 
 import dataclasses
+import time
+import weakref
 
 import numpy as np
 import torch
 
+from recfm import _core
 from recfm.history.index import HistoryIndex, PastEvents
 
 
@@ -39,3 +42,40 @@ def assert_same(one, other):
     for name, tensor in one.items():
         assert tensor.dtype == other[name].dtype
         assert torch.equal(tensor, other[name]), name
+
+
+class FakeFolder:
+    """A table in memory that is read like one on disk; it counts what it hands out and what is still held."""
+
+    def __init__(self, encoded, block_rows, delay=0.0):
+        self._encoded, self.block_rows, self._delay = encoded, block_rows, delay
+        self.schema, self.layout = encoded.schema, encoded.layout
+        self.num_blocks = -(-len(encoded) // block_rows)
+        self.reads, self.held, self.most_held = [], [], 0
+
+    def __len__(self):
+        return len(self._encoded)
+
+    def read(self, blocks):
+        assert all(0 <= block < self.num_blocks for block in blocks)
+        self.reads.append(tuple(blocks))
+        time.sleep(self._delay)
+        table = take_encoded(
+            self._encoded,
+            np.concatenate(
+                [np.arange(b * self.block_rows, min(len(self), (b + 1) * self.block_rows)) for b in blocks]
+            ),
+        )
+        self.held.append(weakref.ref(table))
+        alive = [found for found in (ref() for ref in self.held) if found is not None]
+        self.most_held = max(self.most_held, sum(len(found) for found in alive))
+        return table
+
+
+def take_encoded(encoded, rows):
+    """These rows of an encoded table as a table."""
+    columns = {
+        name: getattr(encoded, name)[rows] for name in ("ids", "numeric", "user", "item", "time", "label")
+    }
+    tokens = {name: _core.take_lists(*lists, rows) for name, lists in encoded.tokens.items()}
+    return dataclasses.replace(encoded, tokens=tokens, **columns)

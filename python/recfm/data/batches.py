@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from recfm import _core
 from recfm.data.batch import Batch, Jagged, Sequence
 from recfm.data.encode import Encoded
+from recfm.data.pools import BlockReader, PoolSource
 from recfm.data.side import SideTable
-from recfm.data.source import MemorySource, Rows, Source
+from recfm.data.source import MemorySource, Rows, RowsToServe, Source
 from recfm.errors import DataError
 from recfm.layout import merged
 
@@ -24,8 +25,8 @@ class Batches:
     """Batches over some rows of an encoded table, with histories joined on the fly.
 
     Args:
-        encoded: The table.
-        rows: int64 [n], the rows to serve.
+        encoded: The table, in memory or on disk.
+        rows: What to serve: int64 [n] rows of a table in memory, a period (first, last) of either, or all.
         batch_size: Rows per batch and rank; the last one of an epoch may be shorter.
         seed: Seed of the shuffle.
         shuffle: Serve rows in a random order that differs by epoch, else in the order of `rows`.
@@ -38,8 +39,12 @@ class Batches:
             that is less than a row for each rank, it joins the batch before. So the ranks' shards are disjoint,
             cover the epoch, are as many on each rank and never empty, and depend on
             (seed, epoch, k, rank, world_size) only.
+        memory: Of a table on disk, what may be held of it at a time, in bytes or as "512MiB". A table that fits
+            is shuffled as a whole, any other in pools: see `recfm.data.pools` for what that means. The order
+            then depends on `memory` too.
 
     Raises:
+        ConfigError: `memory` is no size, or holds less than two blocks of the table.
         DataError: `rows` is empty, a row is out of range, a served row has no teacher, or there are fewer rows
             than ranks.
         SchemaError: A side table has a feature of a name that is taken.
@@ -47,8 +52,8 @@ class Batches:
 
     def __init__(
         self,
-        encoded: Encoded,
-        rows: NDArray[np.int64],
+        encoded: Encoded | BlockReader,
+        rows: RowsToServe = None,
         *,
         batch_size: int,
         seed: int = 0,
@@ -58,6 +63,7 @@ class Batches:
         sides: Iterable[SideTable] = (),
         rank: int = 0,
         world_size: int = 1,
+        memory: str | int = "512MiB",
     ) -> None:
         limits = (
             ("batch_size", batch_size, 1),
@@ -72,15 +78,13 @@ class Batches:
             raise DataError(
                 f"rank is {rank}, but with world_size {world_size} ranks go from 0 to {world_size - 1}"
             )
-        self.encoded, self.batch_size, self.seed, self.shuffle = encoded, batch_size, seed, shuffle
+        self._table, self.batch_size, self.seed, self.shuffle = encoded, batch_size, seed, shuffle
         self.rank, self.world_size = rank, world_size
-        rows = np.asarray(rows)
-        if rows.dtype.kind not in "iu" or rows.ndim != 1:
-            raise DataError(f"rows are {rows.dtype} of shape {rows.shape}: give row positions, 1-d integers")
-        if len(rows) == 0:
-            raise DataError("there are no rows to batch: the period is empty")
-        self.rows = np.ascontiguousarray(rows, dtype=np.int64)
-        self._source: Source = MemorySource(encoded, self.rows, seed=seed, shuffle=shuffle)
+        self._source: Source
+        if isinstance(encoded, Encoded):
+            self._source = MemorySource(encoded, rows, seed=seed, shuffle=shuffle)
+        else:
+            self._source = PoolSource(encoded, rows, seed=seed, shuffle=shuffle, memory=memory)
         if len(self._source) < world_size:
             raise DataError(f"{len(self._source)} rows are fewer than {world_size} ranks: use fewer ranks")
         self.sides = tuple(sides)
@@ -92,9 +96,8 @@ class Batches:
                 raise DataError(
                     f"sequence '{name}' has an index without values: give it some, or set counts_only"
                 )
-            past.window(
-                encoded.user[:0], encoded.time[:0]
-            )  # refuses its settings now, not at the first batch
+            none = np.zeros(0, np.int64)
+            past.window(none, none)  # refuses its settings now, not at the first batch
         self.teacher = None
         if teacher is not None:
             if teacher.shape != (len(encoded),):
@@ -103,14 +106,32 @@ class Batches:
                 )
             missing = int(np.isnan(teacher[self.rows]).sum())
             if missing:
-                raise DataError(f"{missing} of {len(rows)} rows have no FM score to distil: log them first")
+                raise DataError(
+                    f"{missing} of {len(self._source)} rows have no FM score to distil: log them first"
+                )
             self.teacher = np.ascontiguousarray(teacher, dtype=np.float32)
+
+    @property
+    def encoded(self) -> Encoded:
+        """The table.
+
+        Raises:
+            DataError: It is on disk.
+        """
+        if not isinstance(self._table, Encoded):
+            raise DataError("these batches come from a table on disk, which is not in memory as a whole")
+        return self._table
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """int64 [n], the rows to serve; the order of an epoch without shuffling."""
+        return self._source.rows
 
     def __len__(self) -> int:
         """Batches per epoch, the same on every rank."""
         n, together = len(self._source), self.batch_size * self.world_size
         full, rest = divmod(n, together)
-        return full + (rest >= self.world_size or full == 0)
+        return full + (rest >= self.world_size)
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
         """The batches of one epoch from `start` on, in order.

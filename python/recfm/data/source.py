@@ -1,4 +1,4 @@
-"""Where batches take their rows from: an encoded table in memory."""
+"""Where batches take their rows from; here, from an encoded table in memory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +11,9 @@ from recfm import _core
 from recfm.data.encode import Encoded, Jagged
 from recfm.data.side import By
 from recfm.errors import DataError
+
+RowsToServe = NDArray[np.int64] | tuple[int, int] | None
+"""Row positions [n], a period (first, last), or all."""
 
 Ranges = Sequence[tuple[int, int]]
 """Positions of an epoch: (first, count) each."""
@@ -91,8 +94,13 @@ class Source(Protocol):
     """A table as batches see it: rows by their position in an epoch."""
 
     @property
-    def encoded(self) -> Encoded:
+    def like(self) -> Encoded:
         """A table of these columns; the whole of it or none of its rows."""
+        ...
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """int64 [n], the rows of an epoch in the order of the table or as they were given."""
         ...
 
     def __len__(self) -> int:
@@ -107,13 +115,21 @@ class Source(Protocol):
 class MemorySource:
     """Rows of a table in memory, permuted as a whole."""
 
-    def __init__(self, encoded: Encoded, rows: NDArray[np.int64], *, seed: int, shuffle: bool) -> None:
+    def __init__(self, encoded: Encoded, rows: RowsToServe, *, seed: int, shuffle: bool) -> None:
+        if rows is None or isinstance(rows, tuple):
+            rows = np.arange(*check_period(rows, len(encoded)))
+        rows = np.asarray(rows)
+        if rows.dtype.kind not in "iu" or rows.ndim != 1:
+            raise DataError(f"rows are {rows.dtype} of shape {rows.shape}: give row positions, 1-d integers")
+        if len(rows) == 0:
+            raise DataError("there are no rows to batch: the period is empty")
+        rows = np.ascontiguousarray(rows, dtype=np.int64)
         if rows.min() < 0 or rows.max() >= len(encoded):
             raise DataError(
                 f"rows go from {rows.min()} to {rows.max()}, but the table has {len(encoded)} rows"
             )
-        self.encoded, self.seed, self.shuffle = encoded, seed, shuffle
-        self._n, self._offset = len(rows), 0
+        self.like, self.seed, self.shuffle = encoded, seed, shuffle
+        self.rows, self._n, self._offset = rows, len(rows), 0
         self._served: NDArray[np.int64] | None = rows
         if np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):  # one look-up less for each row
             self._offset, self._served = int(rows[0]), None
@@ -123,19 +139,19 @@ class MemorySource:
 
     def take(self, epoch: int, ranges: Ranges, *, with_item: bool) -> Rows:
         """The rows at these positions of an epoch."""
-        rows = Rows.empty(sum(count for _, count in ranges), self.encoded, with_item=with_item)
+        rows = Rows.empty(sum(count for _, count in ranges), self.like, with_item=with_item)
         _core.fill_rows(
             self._n,
             ranges,
             rows.row,
-            rows.columns(self.encoded),
+            rows.columns(self.like),
             served=self._served,
             offset=self._offset,
             seed=self.seed,
             epoch=epoch,
             shuffle=self.shuffle,
         )
-        for name, (values, offsets) in self.encoded.tokens.items():
+        for name, (values, offsets) in self.like.tokens.items():
             rows.tokens[name] = _core.take_lists(values, offsets, rows.row)
         return rows
 
@@ -143,3 +159,25 @@ class MemorySource:
 def _lists_between(values: NDArray[np.int32], offsets: NDArray[np.int64], first: int, last: int) -> Jagged:
     bounds = offsets[first : last + 1]
     return values[bounds[0] : bounds[-1]], bounds - bounds[0]
+
+
+def check_period(rows: object, n: int) -> tuple[int, int]:
+    """A period (first, last) of a table of `n` rows; None is all of it.
+
+    Raises:
+        DataError: It is no period of the table.
+    """
+    if rows is None:
+        rows = (0, n)
+    if not (
+        isinstance(rows, tuple) and len(rows) == 2 and all(isinstance(r, int | np.integer) for r in rows)
+    ):
+        raise DataError(
+            f"rows are a {type(rows).__name__}, but a table on disk is served by period: give (first, last), or None"
+        )
+    first, last = int(rows[0]), int(rows[1])
+    if not 0 <= first <= last <= n:
+        raise DataError(f"rows go from {first} to {last}, but the table has {n} rows")
+    if first == last:
+        raise DataError("there are no rows to batch: the period is empty")
+    return first, last

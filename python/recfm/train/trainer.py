@@ -121,8 +121,7 @@ class Trainer:
         return fit
 
     def _validate(self, objective: nn.Module, valid: Batches) -> tuple[float, float]:
-        label = valid.encoded.label[valid.rows]
-        probability = predict(objective.model, valid, device=self.config.device)  # type: ignore[arg-type]
+        label, probability = _scored(objective.model, valid, self.config.device)  # type: ignore[arg-type]
         return _core.normalized_entropy(label, probability), _core.auc(label, probability)
 
 
@@ -132,9 +131,19 @@ def predict(model: nn.Module, batches: Batches, *, device: str = "cpu") -> NDArr
     Raises:
         DataError: The batches are shuffled, so their order is not that of `batches.rows`.
     """
+    return _scored(model, batches, device)[1]
+
+
+def _scored(
+    model: nn.Module, batches: Batches, device: str
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Labels and probabilities, each [n]."""
     if batches.shuffle:
         raise DataError("predict needs batches in row order: build them with shuffle=False")
     model.to(device).eval()
+    labels, probabilities = [], []
     with torch.inference_mode():
-        parts = [model(batch).double().sigmoid().cpu() for batch in Loader(batches, device=device)]
-    return torch.cat(parts).numpy()
+        for batch in Loader(batches, device=device):
+            labels.append(batch.label.cpu())
+            probabilities.append(model(batch).double().sigmoid().cpu())
+    return torch.cat(labels).numpy(), torch.cat(probabilities).numpy()

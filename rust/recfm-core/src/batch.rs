@@ -227,3 +227,110 @@ impl Column<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shuffle::{BatchAt, batch_rows};
+
+    const IDS: [i32; 8] = [0, 10, 1, 11, 2, 12, 3, 13];
+
+    fn epoch(served: Option<&[i64]>, offset: i64) -> Epoch<'_> {
+        Epoch {
+            n: 3,
+            served,
+            offset,
+            seed: 0,
+            epoch: 0,
+            shuffle: false,
+        }
+    }
+
+    fn ids(epoch: Epoch<'_>, ranges: &[(i64, i64)], rows: usize) -> Result<(Vec<i64>, Vec<i32>)> {
+        let (mut taken, mut out) = (vec![0; rows], vec![0; rows * 2]);
+        let column = Column::I32(Table {
+            src: &IDS,
+            width: 2,
+            out: &mut out,
+        });
+        fill(epoch, ranges, &mut taken, vec![column])?;
+        Ok((taken, out))
+    }
+
+    #[test]
+    fn ranges_follow_each_other() {
+        assert_eq!(
+            ids(epoch(None, 1), &[(2, 1), (0, 2)], 3),
+            Ok((vec![3, 1, 2], vec![3, 13, 1, 11, 2, 12]))
+        );
+        assert_eq!(
+            ids(epoch(Some(&[3, 0, 3]), 0), &[(1, 2)], 2),
+            Ok((vec![0, 3], vec![0, 10, 3, 13]))
+        );
+        assert_eq!(ids(epoch(None, 0), &[], 0), Ok((vec![], vec![])));
+    }
+
+    #[test]
+    fn what_lies_outside_is_refused() {
+        for range in [(-1, 1), (0, 4), (3, 1), (1, -1), (i64::MAX, i64::MAX)] {
+            let (first, count) = range;
+            assert_eq!(
+                ids(epoch(None, 0), &[range], 1),
+                Err(Error::Range { first, count, n: 3 })
+            );
+        }
+        assert!(matches!(
+            ids(epoch(None, 2), &[(0, 3)], 3),
+            Err(Error::RowRange { row: 4, n: 4, .. })
+        ));
+        assert!(matches!(
+            ids(epoch(Some(&[0, -1, 0]), 0), &[(1, 1)], 1),
+            Err(Error::RowRange { row: -1, .. })
+        ));
+        assert!(matches!(
+            ids(epoch(Some(&[0]), 0), &[(0, 1)], 1),
+            Err(Error::Length { left: "served", .. })
+        ));
+        assert!(matches!(
+            ids(epoch(None, 0), &[(0, 1)], 2),
+            Err(Error::Length { left: "rows", .. })
+        ));
+        assert!(ids(epoch(None, -1), &[(0, 1)], 1).is_err());
+        assert!(ids(epoch(None, i64::MAX), &[(0, 1)], 1).is_err());
+    }
+
+    #[test]
+    fn a_large_shuffled_fill_is_that_of_batch_rows() {
+        let n = 70_000;
+        let table: Vec<f32> = (0..n).map(|row| row as f32).collect();
+        let (mut rows, mut out) = (vec![0; 50_000], vec![0.0; 50_000]);
+        let all = Epoch {
+            n,
+            served: None,
+            offset: 0,
+            seed: 3,
+            epoch: 4,
+            shuffle: true,
+        };
+        let column = Column::F32(Table {
+            src: &table,
+            width: 1,
+            out: &mut out,
+        });
+        fill(all, &[(10_000, 50_000)], &mut rows, vec![column]).unwrap();
+        let at = BatchAt {
+            n,
+            batch_size: 10_000,
+            seed: 3,
+            epoch: 4,
+            index: 0,
+            shuffle: true,
+        };
+        let wanted: Vec<i64> = (1..6)
+            .flat_map(|index| batch_rows(BatchAt { index, ..at }).unwrap())
+            .collect();
+        assert_eq!(rows, wanted);
+        let copied: Vec<i64> = out.iter().map(|&value| value as i64).collect();
+        assert_eq!(copied, rows);
+    }
+}

@@ -70,7 +70,7 @@ class Blocks:
             for first in range(0, self._rows, BLOCK):
                 for name in self.NAMES:
                     getattr(encoded, name)[first : first + BLOCK].tofile(file)
-        self._row_bytes = path.stat().st_size // self._rows
+        self.nbytes = path.stat().st_size
 
     def __len__(self) -> int:
         return self._rows
@@ -88,7 +88,7 @@ class Blocks:
                 views = [
                     memoryview(columns[name][at : at + count].reshape(-1)).cast("B") for name in self.NAMES
                 ]
-                os.preadv(file.fileno(), views, block * BLOCK * self._row_bytes)
+                os.preadv(file.fileno(), views, block * BLOCK * self.nbytes // self._rows)
                 at += count
         numeric = np.zeros((sum(counts), 0), np.float32)
         return Encoded(schema=self.schema, layout=self.layout, tokens={}, numeric=numeric, **columns)
@@ -206,7 +206,7 @@ def from_disk(results: harness.Results, encoded: Encoded, folder: Path) -> None:
     columns = {column.name: encoded.ids[:, i] for i, column in enumerate(encoded.layout.categorical)}
     parquet = folder / "events.parquet"
     pq.write_table(pa.table(columns), parquet, row_group_size=65_536)
-    memory = (folder / "blocks").stat().st_size // 4
+    memory = blocks.nbytes // 4
     epochs = iter(range(10**6))
 
     def streamed() -> int:

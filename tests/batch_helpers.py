@@ -50,6 +50,7 @@ class FakeFolder:
     def __init__(self, encoded, block_rows, delay=0.0):
         self._encoded, self.block_rows, self._delay = encoded, block_rows, delay
         self.schema, self.layout = encoded.schema, encoded.layout
+        self.nbytes = nbytes(encoded)
         self.num_blocks = -(-len(encoded) // block_rows)
         self.reads, self.held, self.most_held = [], [], 0
 
@@ -60,12 +61,9 @@ class FakeFolder:
         assert all(0 <= block < self.num_blocks for block in blocks)
         self.reads.append(tuple(blocks))
         time.sleep(self._delay)
-        table = take_encoded(
-            self._encoded,
-            np.concatenate(
-                [np.arange(b * self.block_rows, min(len(self), (b + 1) * self.block_rows)) for b in blocks]
-            ),
-        )
+        size, n = self.block_rows, len(self)
+        rows = [np.arange(block * size, min(n, block * size + size)) for block in blocks]
+        table = take_encoded(self._encoded, np.concatenate([np.zeros(0, np.int64), *rows]))
         self.held.append(weakref.ref(table))
         alive = [found for found in (ref() for ref in self.held) if found is not None]
         self.most_held = max(self.most_held, sum(len(found) for found in alive))
@@ -79,3 +77,10 @@ def take_encoded(encoded, rows):
     }
     tokens = {name: _core.take_lists(*lists, rows) for name, lists in encoded.tokens.items()}
     return dataclasses.replace(encoded, tokens=tokens, **columns)
+
+
+def nbytes(encoded):
+    """Bytes of an encoded table in memory."""
+    lists = [array for pair in encoded.tokens.values() for array in pair]
+    arrays = [encoded.ids, encoded.numeric, encoded.user, encoded.item, encoded.time, encoded.label, *lists]
+    return sum(array.nbytes for array in arrays)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oracles
-from batch_helpers import FakeFolder, assert_same, tensors, three_histories
+from batch_helpers import FakeFolder, assert_same, nbytes, tensors, three_histories
 from recfm.data.batches import Batches
 from recfm.data.encode import Encoder
 from recfm.data.loader import Loader
@@ -36,12 +36,9 @@ def served(batches, epoch):
     return torch.cat([batch.row for batch in batches.epoch(epoch)]).tolist()
 
 
-def block_bytes(encoded, block_rows, block=0):
-    """What a block takes in memory, or would if it were whole."""
-    table = FakeFolder(encoded, block_rows).read([block])
-    lists = [array for pair in table.tokens.values() for array in pair]
-    arrays = [table.ids, table.numeric, table.user, table.item, table.time, table.label, *lists]
-    return sum(array.nbytes for array in arrays) * block_rows / len(table)
+def block_bytes(encoded, block_rows):
+    """What a block takes in memory on average."""
+    return nbytes(encoded) / len(encoded) * block_rows
 
 
 @settings(deadline=None, max_examples=80)
@@ -59,7 +56,7 @@ def test_the_order_is_that_of_the_oracle(
 ):
     first = data.draw(st.integers(0, 299))
     last = data.draw(st.integers(first + 1, 300))
-    sample = block_bytes(encoded, block_rows, first // block_rows)
+    sample = block_bytes(encoded, block_rows)
     memory = int(2 * per_pool * (sample + 1))
     folder = FakeFolder(encoded, block_rows)
     batches = Batches(folder, (first, last), batch_size=batch_size, seed=seed, shuffle=shuffle, memory=memory)
@@ -104,7 +101,7 @@ def test_a_table_that_fits_is_served_as_in_memory(events, encoded, rows, shuffle
     for epoch in (0, 1):
         for one, two in zip(ours.epoch(epoch), other.epoch(epoch), strict=True):
             assert_same(one, two)
-    assert ours._table.reads == [(0,), (0, 1, 2, 3, 4)]  # the sample, and the pool once for all epochs
+    assert ours._table.reads == [(), (0, 1, 2, 3, 4)]  # the pool once for all epochs
 
 
 def test_each_row_of_a_pooled_batch_is_that_of_the_table(events, encoded):
@@ -125,7 +122,7 @@ def test_two_pools_are_held_at_most_and_each_is_read_once(encoded):
     for epoch in range(3):
         assert sorted(served(batches, epoch)) == list(range(300))
     assert folder.most_held <= 2 * 2 * 20
-    assert len(folder.reads) == 1 + 3 * pools + 1  # a sample, three epochs, the first pool of a fourth
+    assert len(folder.reads) == 1 + 3 * pools + 1  # no block, three epochs, the first pool of a fourth
     assert sorted(block for read in folder.reads[1 : 1 + pools] for block in read) == list(range(15))
 
 
@@ -138,7 +135,7 @@ def test_resuming_reads_one_pool(encoded):
     first = next(running)
     plan = loader.batches._source._plan(1)
     pool = int(np.searchsorted(plan.starts, 9 * 16, side="right")) - 1
-    assert folder.reads[1] == tuple(plan.pools[pool])  # right after the sample
+    assert folder.reads[1] == tuple(plan.pools[pool])
     for k, batch in enumerate([first, *running], start=9):
         for name, tensor in tensors(batch).items():
             assert torch.equal(tensor, whole[k][name])

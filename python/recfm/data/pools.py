@@ -49,6 +49,11 @@ class BlockReader(Protocol):
         """Blocks in the table."""
         ...
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the table takes."""
+        ...
+
     def __len__(self) -> int:
         """Rows in the table."""
         ...
@@ -74,8 +79,8 @@ class PoolSource:
         rows: (first, last), the period to serve, `last` excluded; None for all rows.
         seed: Seed of the shuffle.
         shuffle: Shuffle; otherwise rows come in order.
-        memory: What the pools may take in all, as bytes or "512MiB"; the batches come on top. A block's size is
-            measured on the first one.
+        memory: What the pools may take in all, as bytes or "512MiB"; the batches come on top. Blocks count as
+            large as they are on average.
 
     Raises:
         ConfigError: `memory` is no size, or is too small for two blocks.
@@ -89,9 +94,8 @@ class PoolSource:
         self._first, self._last = check_period(rows, len(folder))
         size = folder.block_rows
         self._blocks = np.arange(self._first // size, -(-self._last // size))
-        sample = folder.read([int(self._blocks[0])])
-        self._like = _without_rows(sample)
-        per_pool = _blocks_per_pool(_nbytes(sample) / len(sample) * size, len(self._blocks), size, memory)
+        self._like = folder.read([])
+        per_pool = _blocks_per_pool(folder.nbytes / len(folder) * size, len(self._blocks), size, memory)
         self.num_pools = -(-len(self._blocks) // per_pool)
         self._plans: dict[int, _Plan] = {}
         self._reset()
@@ -270,25 +274,3 @@ def parse_bytes(size: str | int) -> int:
     if match and match[2] in _UNITS and (found := int(float(match[1]) * _UNITS[match[2]])) > 0:
         return found
     raise ConfigError(f"memory is {size!r}: give a size such as '512MiB' or '2GB', or a number of bytes")
-
-
-def _nbytes(table: Encoded) -> int:
-    arrays: list[NDArray[Any]] = [
-        *(table.ids, table.numeric, table.user, table.item, table.time, table.label),
-        *(array for lists in table.tokens.values() for array in lists),
-    ]
-    return sum(array.nbytes for array in arrays)
-
-
-def _without_rows(table: Encoded) -> Encoded:
-    return Encoded(
-        schema=table.schema,
-        layout=table.layout,
-        ids=table.ids[:0].copy(),
-        numeric=table.numeric[:0].copy(),
-        tokens={name: (np.zeros(0, np.int32), np.zeros(1, np.int64)) for name in table.tokens},
-        user=table.user[:0].copy(),
-        item=table.item[:0].copy(),
-        time=table.time[:0].copy(),
-        label=table.label[:0].copy(),
-    )

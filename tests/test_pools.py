@@ -1,7 +1,10 @@
 """Batches from disk: the oracle's order, the bytes of the table in memory, two pools held at most."""
 
 import dataclasses
+import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -145,6 +148,47 @@ def test_shards_of_a_table_on_disk_cover_it(encoded):
     options = {"batch_size": 16, "seed": 2, "memory": int(4 * block_bytes(encoded, 20) + 10)}
     shards = [served(Batches(FakeFolder(encoded, 20), rank=r, world_size=3, **options), 1) for r in range(3)]
     assert sorted(row for shard in shards for row in shard) == list(range(300))
+
+
+def test_the_last_epoch_has_none_behind_it(encoded):
+    batches = Batches(
+        FakeFolder(encoded, 100), batch_size=300, memory=int(2 * block_bytes(encoded, 100) + 10)
+    )
+    assert sorted(served(batches, 2**63 - 1)) == list(range(300))
+
+
+FORKED = """
+import os, sys, time
+sys.path.insert(0, sys.argv[1])
+import batch_helpers, conftest
+from recfm.data.batches import Batches
+from recfm.data.encode import Encoder
+
+frame, schema = conftest._make_events(300)
+encoded = Encoder(schema).fit(frame).transform(frame)
+folder = batch_helpers.FakeFolder(encoded, 20, delay=0.5)
+batches = Batches(folder, batch_size=16, memory=folder.nbytes // 2)
+before = batches.batch(0, 0)  # the next pool is being read now
+child = os.fork()
+if child == 0:
+    batch_helpers.assert_same(batches.batch(0, len(batches) - 1), batches.batch(0, len(batches) - 1))
+    batch_helpers.assert_same(batches.batch(0, 0), before)
+    os._exit(0)
+for _ in range(300):
+    pid, status = os.waitpid(child, os.WNOHANG)
+    if pid:
+        sys.exit(os.waitstatus_to_exitcode(status))
+    time.sleep(0.05)
+os.kill(child, 9)
+sys.exit("the child hangs")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_reads_for_itself():
+    command = [sys.executable, "-W", "ignore", "-c", FORKED, os.path.dirname(__file__)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_epochs_mix_other_blocks(encoded):

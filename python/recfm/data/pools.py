@@ -167,7 +167,7 @@ class PoolSource:
 
     def _pool_seed(self, pool: int) -> int:
         if self.num_pools == 1:
-            return self.seed
+            return self.seed  # the order of the same table in memory
         seed = _core.seed_of(f"{self.seed}:{pool}")
         return seed - 2**64 if seed >= 2**63 else seed
 
@@ -203,7 +203,7 @@ class PoolSource:
         self._held = key, table
         if pool + 1 < self.num_pools:
             self._ahead = _Reading(self._folder.read, plan.pools[pool + 1])
-        elif self.shuffle and self.num_pools > 1:
+        elif self.shuffle and self.num_pools > 1 and epoch + 1 < 2**63:
             self._ahead = _Reading(self._folder.read, self._plan(epoch + 1).pools[0])
         return table
 

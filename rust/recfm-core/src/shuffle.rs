@@ -15,7 +15,7 @@ const ROUNDS: usize = 10;
 const MIN_BITS: u32 = 12;
 
 /// Positions that pass through the network side by side.
-const LANES: usize = 4;
+const LANES: usize = 8;
 
 /// Rows that one task computes.
 const BLOCK: usize = 1024;

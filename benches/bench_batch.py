@@ -4,7 +4,9 @@ Ours is a whole `Batch` (ids, label, user, time, row number); every peer deliver
 """
 
 import os
+import statistics
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,14 +116,19 @@ class ByRows(ByRow):
         return self._ids[rows]
 
 
-def served(batches: Iterable[Any], most: int | None = None) -> int:
-    """Go through the batches, `most` rows at least where given; the number of rows."""
-    rows = 0
-    for batch in batches:
-        rows += len(batch)
-        if most is not None and rows >= most:
-            break
-    return rows
+def served(batches: Iterable[Any]) -> int:
+    """Go through the batches; the number of rows."""
+    return sum(len(batch) for batch in batches)
+
+
+def rate(batches: Iterable[Any], most: int) -> float:
+    """Rows per second from the first batch on, over `most` rows: the start of an epoch is not held against it."""
+    running = iter(batches)
+    next(running)
+    rows, start = 0, time.perf_counter()
+    while rows < most:
+        rows += len(next(running))
+    return rows / (time.perf_counter() - start)
 
 
 def numpy_take(ids: NDArray[np.int32]) -> Iterator[torch.Tensor]:
@@ -180,14 +187,8 @@ def in_memory(results: harness.Results, encoded: Encoded) -> None:
         "torchdata": lambda: StatefulDataLoader(ByRow(encoded.ids), batch_size=BATCH, shuffle=True),
     }
     for peer, make in slow.items():
-        rows: list[int] = []
-        taken = harness.medians(
-            {peer: lambda make=make, rows=rows: rows.append(served(make(), few))},
-            repeats=3,  # type: ignore[misc]
-        )
-        results.add(
-            f"batch.shuffled.{peer}", ours=ours, peer=rows[-1] / taken[peer], unit="rows/s", target=None
-        )
+        found = statistics.median(rate(make(), few) for _ in range(3))
+        results.add(f"batch.shuffled.{peer}", ours=ours, peer=found, unit="rows/s", target=None)
 
     first = batches.batch(0, 0)
     row_bytes = sum(t.nbytes for t in (first.ids, first.label, first.user, first.time, first.row)) / BATCH

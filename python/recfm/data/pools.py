@@ -80,7 +80,7 @@ class PoolSource:
         seed: Seed of the shuffle.
         shuffle: Shuffle; otherwise rows come in order.
         memory: What the pools may take in all, as bytes or "512MiB"; the batches come on top. Blocks count as
-            large as they are on average.
+            large as they are on average. Below about 64 MiB the C allocator may keep the memory of one more pool.
 
     Raises:
         ConfigError: `memory` is no size, or is too small for two blocks.

@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
+import xxhash
+
 PADDING, UNKNOWN, FIRST = 0, 1, 2
 MASK = 2**64 - 1
 
@@ -138,3 +140,29 @@ def permuted(n: int, seed: int, epoch: int) -> list[int]:
             row = step(row)
         rows.append(row)
     return rows
+
+
+def shards(n: int, batch_size: int, world_size: int, rank: int) -> list[list[int]]:
+    """Positions of each batch of a rank: global batches in order, each cut into even consecutive shards."""
+    together, positions = batch_size * world_size, list(range(n))
+    whole = [positions[at : at + together] for at in range(0, n, together)]
+    if len(whole) > 1 and len(whole[-1]) < world_size:
+        whole[-2:] = [whole[-2] + whole[-1]]
+    return [g[len(g) * rank // world_size : len(g) * (rank + 1) // world_size] for g in whole]
+
+
+def pooled(
+    first: int, last: int, *, block_rows: int, pools: int, seed: int, epoch: int, shuffle: bool
+) -> list[int]:
+    """Rows of an epoch over rows `first` to `last` of a table on disk, in the order in which they are served."""
+    if not shuffle:
+        return list(range(first, last))
+    blocks = list(range(first // block_rows, -(-last // block_rows)))
+    order = [blocks[i] for i in permuted(len(blocks), seed, epoch if pools > 1 else 0)]
+    served = []
+    for pool in range(pools):
+        mine = sorted(order[len(order) * pool // pools : len(order) * (pool + 1) // pools])
+        rows = [r for b in mine for r in range(b * block_rows, (b + 1) * block_rows) if first <= r < last]
+        key = seed if pools == 1 else xxhash.xxh3_64_intdigest(f"{seed}:{pool}".encode())
+        served += [rows[i] for i in permuted(len(rows), key, epoch)]
+    return served

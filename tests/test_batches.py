@@ -1,7 +1,5 @@
 """Batches: a function of (seed, epoch, k), every row once an epoch, and each row as a plain loop would fill it."""
 
-import dataclasses
-import os
 import subprocess
 import sys
 
@@ -12,49 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oracles
+from batch_helpers import assert_same, tensors, three_histories
 from recfm.data.batch import Batch
 from recfm.data.batches import Batches
 from recfm.data.encode import Encoder
-from recfm.history.index import HistoryIndex, PastEvents
 
 
 @pytest.fixture(scope="module")
 def encoded(make_events):
     frame, schema = make_events(300)
     return Encoder(schema).fit(frame[:150]).transform(frame)
-
-
-def three_histories(encoded, length=5, delay=0.0):
-    """Raw ids, vectors in half precision and counts, all over the whole table."""
-    rng = np.random.default_rng(1)
-    vectors = rng.normal(size=(len(encoded), 3)).astype(np.float16)
-    values = {"ids": encoded.history_ids(("movie_id",), labels=True), "vectors": vectors, "count": None}
-    return {
-        name: PastEvents(
-            index=HistoryIndex(encoded.user, encoded.time, value),
-            length=length,
-            delay=delay,
-            counts_only=value is None,
-        )
-        for name, value in values.items()
-    }
-
-
-def tensors(value, prefix=""):
-    """Every tensor of a batch by its path."""
-    if dataclasses.is_dataclass(value):
-        value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {k: t for name, v in value.items() for k, t in tensors(v, f"{prefix}.{name}").items()}
-    return {} if value is None else {prefix: value}
-
-
-def assert_same(one, other):
-    one, other = tensors(one), tensors(other)
-    assert one.keys() == other.keys()
-    for name, tensor in one.items():
-        assert tensor.dtype == other[name].dtype
-        assert torch.equal(tensor, other[name]), name
 
 
 @settings(deadline=None, max_examples=25)
@@ -180,36 +145,6 @@ def test_the_batch_size_changes_no_row(encoded):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-DIGEST = """
-import hashlib, sys
-sys.path.insert(0, sys.argv[1])
-import conftest, test_batches
-import numpy as np
-from recfm._core import num_threads
-frame, schema = conftest._make_events(20_000, users=50)
-encoded = test_batches.Encoder(schema).fit(frame[:9000]).transform(frame)
-batches = test_batches.Batches(
-    encoded, np.arange(20_000), batch_size=18_000, seed=5, sequences=test_batches.three_histories(encoded)
-)
-digest = hashlib.sha256()
-for batch in batches.epoch(1):
-    for name, tensor in test_batches.tensors(batch).items():
-        digest.update(name.encode() + tensor.numpy().tobytes())
-print(num_threads(), digest.hexdigest())
-"""
-
-
-def test_batches_are_the_same_bytes_for_any_number_of_threads():
-    command = [sys.executable, "-c", DIGEST, os.path.dirname(__file__)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    runs = [subprocess.Popen(command, env=os.environ | {"RECFM_NUM_THREADS": n}, **pipes) for n in ("1", "8")]
-    ended = [run.communicate(timeout=120) for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], ended
-    (one, first), (eight, second) = (printed.split() for printed, _ in ended)
-    assert (one, eight) == ("1", "8")
-    assert first == second
-
-
 def test_to_moves_every_tensor(encoded):
     teacher = np.full(len(encoded), 0.5, np.float32)
     batch = Batches(
@@ -228,7 +163,8 @@ def test_to_moves_every_tensor(encoded):
 IMPORTS = """
 import importlib, sys
 for name in ("recfm", "recfm.schema", "recfm.config", "recfm.layout", "recfm.periods", "recfm.data.frame",
-             "recfm.data.encode", "recfm.data.batch", "recfm.data.batches", "recfm.history.index",
+             "recfm.data.encode", "recfm.data.batch", "recfm.data.batches", "recfm.data.loader", "recfm.data.side",
+             "recfm.data.pools", "recfm.history.index",
              "recfm.history.log"):
     importlib.import_module(name)
     assert "torch" not in sys.modules, name

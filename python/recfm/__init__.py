@@ -12,6 +12,7 @@ from recfm.schema import Categorical, History, Numeric, Schema, Tokens
 if TYPE_CHECKING:
     from recfm.data.batches import Batches
     from recfm.data.encode import Encoder
+    from recfm.data.loader import Loader
     from recfm.experiment import run_experiment
     from recfm.history.index import HistoryIndex
     from recfm.history.log import EmbeddingLog
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "Batches": "recfm.data.batches",
     "Encoder": "recfm.data.encode",
+    "Loader": "recfm.data.loader",
     "HistoryIndex": "recfm.history.index",
     "EmbeddingLog": "recfm.history.log",
     "Tap": "recfm.history.tap",
@@ -38,7 +40,7 @@ _LAZY = {
 
 __all__ = [
     "Schema", "Categorical", "Numeric", "Tokens", "History",
-    "Encoder", "Batches", "HistoryIndex", "EmbeddingLog", "Tap",
+    "Encoder", "Batches", "Loader", "HistoryIndex", "EmbeddingLog", "Tap",
     "Wukong", "DNN", "DeepFM", "Trainer",
     "LoopConfig", "run_experiment",
     "RecfmError",

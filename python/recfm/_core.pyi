@@ -20,6 +20,7 @@ __all__ = [
     "ExactMoments",
     "Hasher",
     "HistoryIndex",
+    "KeyIndex",
     "Predictions",
     "Vocab",
     "VocabBuilder",
@@ -29,6 +30,7 @@ __all__ = [
     "calibration",
     "checksum",
     "encode_ids",
+    "fill_rows",
     "gauc",
     "hash_keys",
     "logloss",
@@ -371,6 +373,29 @@ class HistoryIndex:
     def num_users(self) -> int:
         """Number of distinct users."""
 
+@final
+class KeyIndex:
+    """From a key to the row of a side table that holds it.
+
+    Args:
+        keys: `[m]`, distinct.
+        name: Name of their column, for error messages.
+
+    Raises:
+        DataError: A key occurs twice, or there are more than 2**31 - 1.
+    """
+
+    def __new__(cls, keys: NDArray[np.int64], *, name: str) -> KeyIndex: ...
+    def rows(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The number of each key, from 1 in the order in which the index was given them; 0 for a stranger.
+
+        Args:
+            keys: `[b]`.
+        """
+
+    def __len__(self) -> int:
+        """Number of keys."""
+
 def batch_rows(
     n: int, batch_size: int, *, seed: int, epoch: int, index: int, shuffle: bool
 ) -> NDArray[np.int64]:
@@ -388,6 +413,40 @@ def batch_rows(
 
     Raises:
         DataError: The batch lies outside the epoch, `n` is negative or `batch_size` below 1.
+    """
+
+def fill_rows(
+    n: int,
+    ranges: Sequence[tuple[int, int]],
+    rows: NDArray[np.int64],
+    columns: Sequence[tuple[NDArray[Any], NDArray[Any]]],
+    *,
+    served: NDArray[np.int64] | None,
+    offset: int,
+    seed: int,
+    epoch: int,
+    shuffle: bool,
+) -> None:
+    """Fills the row numbers of some batches, and those rows of every column, in one pass.
+
+    Position p of the epoch serves row `served[q]`, or `offset + q`, where q is p itself or, shuffled, position p
+    of the permutation that `batch_rows` follows.
+
+    Args:
+        n: Rows in the epoch.
+        ranges: Positions to fill, `(first, count)` each, one behind the other.
+        rows: `[m]`, receives the row numbers; m is the sum of the counts.
+        columns: Pairs of a table, `[height]` or `[height, f]`, int32, float32 or int64, and where its rows go,
+            `[m]` or `[m, f]` of the same dtype.
+        served: `[n]`, the rows of an epoch; None for `offset` and the rows that follow.
+        offset: First row where `served` is None.
+        seed: Seed of the run, any signed 64-bit integer.
+        epoch: Number of the epoch.
+        shuffle: Permute the rows; otherwise they come in order.
+
+    Raises:
+        DataError: A range lies outside the epoch, a row outside a table, or a dtype, shape or layout is wrong;
+            what was written by then is undefined.
     """
 
 def take_rows(

@@ -1,6 +1,6 @@
 """What a model needs to know about encoded features: names, table sizes and sides. No data, no torch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from recfm.errors import SchemaError
@@ -85,3 +85,22 @@ class Layout:
 
     def __len__(self) -> int:
         return len(self.categorical) + len(self.tokens) + len(self.numeric)
+
+
+def merged(layouts: Iterable[Layout]) -> Layout:
+    """Features of several tables side by side, in the order given.
+
+    Raises:
+        SchemaError: Two of them have a feature of the same name.
+    """
+    layouts = list(layouts)
+    names: set[str] = set()
+    for column in (c for one in layouts for c in (*one.categorical, *one.tokens, *one.numeric)):
+        if column.name in names:
+            raise SchemaError(f"two tables have a feature '{column.name}': rename one of them")
+        names.add(column.name)
+    return Layout(
+        categorical=tuple(c for one in layouts for c in one.categorical),
+        tokens=tuple(c for one in layouts for c in one.tokens),
+        numeric=tuple(c for one in layouts for c in one.numeric),
+    )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from recfm import _core
 from recfm.data.fit import Fitted, Fitting, numeric_values
 from recfm.data.frame import check_frame, event_time
-from recfm.data.source import Events, Source, memory_bytes
+from recfm.data.reading import Events, TableReader, memory_bytes
 from recfm.errors import DataError, SchemaError
 from recfm.layout import Column, Layout
 from recfm.schema import Categorical, Numeric, Schema, Tokens
@@ -98,7 +98,7 @@ class Encoder:
             ConfigError: `memory` is no size.
         """
         budget, fitting = memory_bytes(memory), Fitting(self.schema)
-        source = Source(events, self.schema.columns())
+        source = TableReader(events, self.schema.columns())
         for frame in source.pieces(piece_rows(self.schema, budget)):
             check_frame(frame, self.schema, first_row=fitting.rows)
             fitting.add(frame)
@@ -172,7 +172,7 @@ class Encoder:
         from recfm.data.folder import BLOCK_ROWS, EncodedFolder, FolderWriter
 
         rows = max(piece_rows(self.schema, memory_bytes(memory)) // BLOCK_ROWS, 1) * BLOCK_ROWS
-        source = Source(events, self.schema.columns())
+        source = TableReader(events, self.schema.columns())
         done = 0
         with FolderWriter(folder, self) as writer:
             for frame in source.pieces(rows):

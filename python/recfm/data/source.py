@@ -1,184 +1,183 @@
-"""Event tables of any size, read in pieces of a known number of rows, as often as needed.
+"""Where batches take their rows from; here, from an encoded table in memory."""
 
-DataFrame, LazyFrame, Parquet file, folder or glob, Arrow producer  ──►  pieces of N rows, in order
-"""
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-import re
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, Protocol, TypeAlias
-
-import polars as pl
+import numpy as np
+from numpy.typing import NDArray
 
 from recfm import _core
-from recfm.data.frame import first_line, parquet_files
-from recfm.errors import ConfigError, DataError, SchemaError
+from recfm.data.encode import Encoded, Jagged
+from recfm.data.side import By
+from recfm.errors import DataError
 
-_UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
-_READING = 2**17
-"""Rows that a reader hands over at a time; pieces are cut from these."""
-_FAILURES = (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
+RowsToServe = NDArray[np.int64] | tuple[int, int] | None
+"""Row positions [n], a period (first, last), or all."""
 
-
-class ArrowStream(Protocol):
-    """Anything that speaks the Arrow PyCapsule protocol: a pyarrow Table, a DuckDB relation, a Polars frame."""
-
-    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
-        """A fresh stream of record batches."""
-        ...
+Ranges = Sequence[tuple[int, int]]
+"""Positions of an epoch: (first, count) each."""
 
 
-Events: TypeAlias = pl.DataFrame | pl.LazyFrame | str | Path | ArrowStream | Callable[[], ArrowStream]
-"""An event table: a frame, a Parquet file, folder or glob, an Arrow producer, or a function that makes one."""
+@dataclass(kw_only=True)
+class Rows:
+    """Some rows of a table, in the order in which they are served.
 
-
-def memory_bytes(memory: str | int) -> int:
-    """Bytes of a memory budget such as "2GiB", "512 MiB" or a number of bytes.
-
-    Raises:
-        ConfigError: It is no such thing, or below 16 MiB.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(memory))
-    unit = _UNITS.get(match[2].upper()) if match else None
-    if match is None or unit is None:
-        raise ConfigError(f"memory is {memory!r}: write it like '2GiB', '512MiB' or a number of bytes")
-    size = int(float(match[1]) * unit)
-    if size < 2**24:
-        raise ConfigError(f"memory is {memory!r}: 16MiB is the least that recfm works in")
-    return size
-
-
-class Source:
-    """An event table that can be read again and again.
-
-    Args:
-        events: The table.
-        columns: The columns to read, in this order.
-
-    Raises:
-        DataError: There is no such file, or it cannot be read.
-        SchemaError: `events` is nothing that holds a table, or lacks a column.
+    Attributes:
+        row: int64 [m], positions in the table.
+        ids: int32 [m, F].
+        numeric: float32 [m, N].
+        label: float32 [m].
+        user: int64 [m].
+        item: int64 [m]; None where nobody asked for it.
+        time: int64 [m].
+        tokens: Jagged ids by feature.
     """
 
-    def __init__(self, events: Events, columns: list[str]) -> None:
-        self._columns = columns
-        self._rows: int | None = None
-        if isinstance(events, pl.DataFrame):
-            self._open: Callable[[], Iterator[pl.DataFrame]] = lambda: iter([events])
-            self._rows = len(events)
-        elif isinstance(events, pl.LazyFrame):
-            self._open = lambda: _batches(events.select(columns), "the query")
-        elif isinstance(events, str | Path):
-            files = parquet_files(events)
-            self._rows = sum(_parquet_rows(file) for file in files)
-            self._open = lambda: _parquet(files, columns)
-        elif hasattr(events, "__arrow_c_stream__"):
-            self._open = lambda: _arrow(events)
-        elif callable(events):
-            self._open = lambda: _arrow(events())
-        else:
-            raise SchemaError(
-                f"events are a {type(events).__name__}: give a Polars frame, the path of a Parquet file, folder or "
-                "glob, or an object with __arrow_c_stream__ (pyarrow, DuckDB)"
-            )
+    row: NDArray[np.int64]
+    ids: NDArray[np.int32]
+    numeric: NDArray[np.float32]
+    label: NDArray[np.float32]
+    user: NDArray[np.int64]
+    item: NDArray[np.int64] | None
+    time: NDArray[np.int64]
+    tokens: dict[str, Jagged]
 
-    @property
-    def rows(self) -> int | None:
-        """Rows in all, where that is known before they are read to the end once."""
-        return self._rows
+    @staticmethod
+    def empty(count: int, like: Encoded, *, with_item: bool) -> "Rows":
+        """Room for `count` rows of such a table, without tokens."""
+        return Rows(
+            row=np.empty(count, np.int64),
+            ids=np.empty((count, like.ids.shape[1]), np.int32),
+            numeric=np.empty((count, like.numeric.shape[1]), np.float32),
+            label=np.empty(count, np.float32),
+            user=np.empty(count, np.int64),
+            item=np.empty(count, np.int64) if with_item else None,
+            time=np.empty(count, np.int64),
+            tokens={},
+        )
 
-    def pieces(self, rows: int) -> Iterator[pl.DataFrame]:
-        """The whole table in order, in frames of exactly `rows` rows but for the last.
+    def columns(self, table: Encoded) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+        """Pairs of a column of `table` and its place here; columns without values are left out."""
+        pairs: list[tuple[NDArray[Any], NDArray[Any] | None]] = [
+            (table.ids, self.ids),
+            (table.numeric, self.numeric),
+            (table.label, self.label),
+            (table.user, self.user),
+            (table.item, self.item),
+            (table.time, self.time),
+        ]
+        return [(source, out) for source, out in pairs if out is not None and out.shape[1:] != (0,)]
 
-        Raises:
-            DataError: Reading fails, or the table has another number of rows than the last time.
-        """
-        pending: list[pl.DataFrame] = []
-        waiting, seen = 0, 0
-        empty = None
-        for frame in self._open():
-            empty = frame if not len(frame) else empty
-            taken = frame.select(self._columns) if set(self._columns) <= set(frame.columns) else frame
-            for start in range(0, len(taken), rows):
-                part = taken.slice(start, rows)
-                seen += len(part)
-                while len(part):
-                    head = part.head(rows - waiting)
-                    pending.append(head)
-                    waiting += len(head)
-                    part = part.slice(len(head))
-                    if waiting == rows:
-                        yield _joined(pending)
-                        pending, waiting = [], 0
-        if pending:
-            yield _joined(pending)
-        if not seen and empty is not None:
-            yield empty  # for its columns and dtypes to be checked
-        if self._rows is not None and seen != self._rows:
-            raise DataError(
-                f"the table had {self._rows} rows before and {seen} now: a stream that can be read only once "
-                "must be given as a function that makes it afresh, and files must not change while they are read"
-            )
-        self._rows = seen
+    def key(self, by: By) -> NDArray[np.int64]:
+        """The user or the item of each row."""
+        key = self.user if by == "user" else self.item
+        assert key is not None  # a batch that is joined by items asks for them
+        return key
 
-
-def _joined(frames: list[pl.DataFrame]) -> pl.DataFrame:
-    return frames[0] if len(frames) == 1 else pl.concat(frames)
-
-
-def _batches(query: pl.LazyFrame, what: str) -> Iterator[pl.DataFrame]:
-    try:
-        yield from query.collect_batches(chunk_size=_READING, maintain_order=True)
-    except pl.exceptions.ColumnNotFoundError as error:
-        raise SchemaError(f"{what} lacks a column: {first_line(error)}") from None
-    except _FAILURES as error:
-        raise DataError(f"{what} cannot be read: {first_line(error)}") from None
-
-
-def _parquet_rows(file: Path) -> int:
-    try:
-        rows: int = pl.scan_parquet(file, glob=False).select(pl.len()).collect().item()
-    except _FAILURES as error:
-        raise DataError(f"'{file}' cannot be read as Parquet: {first_line(error)}") from None
-    return rows
-
-
-def _parquet(files: list[Path], columns: list[str]) -> Iterator[pl.DataFrame]:
-    first: pl.Schema | None = None
-    for file in files:
-        try:
-            query = pl.scan_parquet(file, glob=False)
-            found = query.collect_schema()
-        except _FAILURES as error:
-            raise DataError(f"'{file}' cannot be read as Parquet: {first_line(error)}") from None
-        if first is not None and found != first:
-            raise DataError(f"'{file}' has other columns or dtypes than '{files[0]}': {found}")
-        first = found
-        present = [name for name in columns if name in found]
-        # A frame without a column that it should have is refused later, with a hint at the right name.
-        yield from _batches(
-            query.select(present) if len(present) == len(columns) else query.head(1), f"'{file}'"
+    def between(self, first: int, last: int) -> "Rows":
+        """Rows `first` to `last`, sharing memory with these."""
+        cut = slice(first, last)
+        return Rows(
+            row=self.row[cut],
+            ids=self.ids[cut],
+            numeric=self.numeric[cut],
+            label=self.label[cut],
+            user=self.user[cut],
+            item=None if self.item is None else self.item[cut],
+            time=self.time[cut],
+            tokens={name: _lists_between(*lists, first, last) for name, lists in self.tokens.items()},
         )
 
 
-def _arrow(producer: Any) -> Iterator[pl.DataFrame]:
-    try:
-        chunks = _core.ArrowChunks(producer)
-    except (ValueError, TypeError, AttributeError) as error:
+class Source(Protocol):
+    """A table as batches see it: rows by their position in an epoch."""
+
+    @property
+    def like(self) -> Encoded:
+        """A table of these columns; the whole of it or none of its rows."""
+        ...
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """int64 [n], the rows of an epoch in the order of the table or as they were given."""
+        ...
+
+    def __len__(self) -> int:
+        """Rows in an epoch."""
+        ...
+
+    def take(self, epoch: int, ranges: Ranges, *, with_item: bool) -> Rows:
+        """The rows at these positions of an epoch."""
+        ...
+
+
+class MemorySource:
+    """Rows of a table in memory, permuted as a whole."""
+
+    def __init__(self, encoded: Encoded, rows: RowsToServe, *, seed: int, shuffle: bool) -> None:
+        if rows is None or isinstance(rows, tuple):
+            rows = np.arange(*check_period(rows, len(encoded)))
+        rows = np.asarray(rows)
+        if rows.dtype.kind not in "iu" or rows.ndim != 1:
+            raise DataError(f"rows are {rows.dtype} of shape {rows.shape}: give row positions, 1-d integers")
+        if len(rows) == 0:
+            raise DataError("there are no rows to batch: the period is empty")
+        rows = np.ascontiguousarray(rows, dtype=np.int64)
+        if rows.min() < 0 or rows.max() >= len(encoded):
+            raise DataError(
+                f"rows go from {rows.min()} to {rows.max()}, but the table has {len(encoded)} rows"
+            )
+        self.like, self.seed, self.shuffle = encoded, seed, shuffle
+        self.rows, self._n, self._offset = rows, len(rows), 0
+        self._served: NDArray[np.int64] | None = rows
+        if np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):  # one look-up less for each row
+            self._offset, self._served = int(rows[0]), None
+
+    def __len__(self) -> int:
+        return self._n
+
+    def take(self, epoch: int, ranges: Ranges, *, with_item: bool) -> Rows:
+        """The rows at these positions of an epoch."""
+        rows = Rows.empty(sum(count for _, count in ranges), self.like, with_item=with_item)
+        _core.fill_rows(
+            self._n,
+            ranges,
+            rows.row,
+            rows.columns(self.like),
+            served=self._served,
+            offset=self._offset,
+            seed=self.seed,
+            epoch=epoch,
+            shuffle=self.shuffle,
+        )
+        for name, (values, offsets) in self.like.tokens.items():
+            rows.tokens[name] = _core.take_lists(values, offsets, rows.row)
+        return rows
+
+
+def _lists_between(values: NDArray[np.int32], offsets: NDArray[np.int64], first: int, last: int) -> Jagged:
+    bounds = offsets[first : last + 1]
+    return values[bounds[0] : bounds[-1]], bounds - bounds[0]
+
+
+def check_period(rows: object, n: int) -> tuple[int, int]:
+    """A period (first, last) of a table of `n` rows; None is all of it.
+
+    Raises:
+        DataError: It is no period of the table.
+    """
+    if rows is None:
+        rows = (0, n)
+    if not (
+        isinstance(rows, tuple) and len(rows) == 2 and all(isinstance(r, int | np.integer) for r in rows)
+    ):
         raise DataError(
-            f"the Arrow producer ({type(producer).__name__}) gives no stream ({first_line(error)}): one that can be "
-            "read only once must be given as a function that makes it afresh"
-        ) from None
-    while True:
-        try:
-            chunk = next(chunks, None)
-        except ValueError as error:
-            raise DataError(f"the Arrow stream broke off: {first_line(error)}") from None
-        if chunk is None:
-            return
-        frame = pl.from_arrow(chunk)
-        if isinstance(frame, pl.Series):
-            if not isinstance(frame.dtype, pl.Struct):
-                raise SchemaError(f"events are one column of {frame.dtype}: give a table")
-            frame = frame.struct.unnest()
-        yield frame
+            f"rows are a {type(rows).__name__}, but a table on disk is served by period: give (first, last), or None"
+        )
+    first, last = int(rows[0]), int(rows[1])
+    if not 0 <= first <= last <= n:
+        raise DataError(f"rows go from {first} to {last}, but the table has {n} rows")
+    if first == last:
+        raise DataError("there are no rows to batch: the period is empty")
+    return first, last

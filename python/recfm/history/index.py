@@ -89,13 +89,15 @@ class HistoryIndex:
 class PastEvents:
     """How a model sees a `HistoryIndex`: the newest `length` events older than `delay` seconds.
 
-    With `counts_only` a row carries the number of its past events (all of them) and nothing else.
+    With `counts_only` a row carries the number of its past events (all of them) and nothing else. With `jagged`
+    nothing is padded: a batch carries the events of its rows one behind the other, and offsets.
     """
 
     index: HistoryIndex
     length: int = 50
     delay: float = 0.0
     counts_only: bool = False
+    jagged: bool = False
 
     def window(
         self, user: NDArray[np.int64], time: NDArray[np.int64]

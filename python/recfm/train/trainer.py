@@ -14,6 +14,7 @@ from torch import nn
 from recfm import _core
 from recfm.config import Strict, check_range
 from recfm.data.batches import Batches
+from recfm.data.loader import Loader
 from recfm.errors import ConfigError, DataError, RecfmError
 
 OnBatch = Callable[[int, int, float], None]
@@ -90,8 +91,8 @@ class Trainer:
         for epoch in range(1, self.config.epochs + 1):
             objective.train()
             loss_sum = 0.0
-            for k, batch in enumerate(train.epoch(epoch)):
-                loss = objective(batch.to(device))
+            for k, batch in enumerate(Loader(train, device=device, start=(epoch, 0))):
+                loss = objective(batch)
                 value = loss.item()
                 if not math.isfinite(value):
                     raise RecfmError(
@@ -120,8 +121,7 @@ class Trainer:
         return fit
 
     def _validate(self, objective: nn.Module, valid: Batches) -> tuple[float, float]:
-        label = valid.encoded.label[valid.rows]
-        probability = predict(objective.model, valid, device=self.config.device)  # type: ignore[arg-type]
+        label, probability = _scored(objective.model, valid, self.config.device)  # type: ignore[arg-type]
         return _core.normalized_entropy(label, probability), _core.auc(label, probability)
 
 
@@ -131,9 +131,19 @@ def predict(model: nn.Module, batches: Batches, *, device: str = "cpu") -> NDArr
     Raises:
         DataError: The batches are shuffled, so their order is not that of `batches.rows`.
     """
+    return _scored(model, batches, device)[1]
+
+
+def _scored(
+    model: nn.Module, batches: Batches, device: str
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Labels and probabilities, each [n]."""
     if batches.shuffle:
         raise DataError("predict needs batches in row order: build them with shuffle=False")
     model.to(device).eval()
+    labels, probabilities = [], []
     with torch.inference_mode():
-        parts = [model(batch.to(device)).double().sigmoid().cpu() for batch in batches.epoch(0)]
-    return torch.cat(parts).numpy()
+        for batch in Loader(batches, device=device):
+            labels.append(batch.label.cpu())
+            probabilities.append(model(batch).double().sigmoid().cpu())
+    return torch.cat(labels).numpy(), torch.cat(probabilities).numpy()

@@ -135,6 +135,20 @@ pub enum Error {
         /// First row that is null.
         row: usize,
     },
+    /// A key that two rows of a side table share.
+    #[error(
+        "column '{column}' holds the key {key} in rows {first} and {row}: a side table has one row for each key"
+    )]
+    TwiceKey {
+        /// Name of the column.
+        column: String,
+        /// First row with the key.
+        first: usize,
+        /// Second row with the key.
+        row: usize,
+        /// The key, as 64-bit integer.
+        key: i64,
+    },
     /// Two arguments that must be equally long are not.
     #[error("`{left}` has {left_len} rows but `{right}` has {right_len}")]
     Length {
@@ -171,6 +185,16 @@ pub enum Error {
         batch_size: i64,
         /// Batches in an epoch.
         batches: i64,
+    },
+    /// A range of positions outside the epoch.
+    #[error("positions {first}..{first}+{count} are no range of the {n} rows of the epoch")]
+    Range {
+        /// First position.
+        first: i64,
+        /// Number of positions.
+        count: i64,
+        /// Rows in the epoch.
+        n: i64,
     },
     /// A row number outside the table.
     #[error("`rows[{position}]` is {row}, but the table has {n} rows")]
@@ -353,10 +377,12 @@ impl Error {
             | Self::ChunkSize { .. }
             | Self::IntegerRange { .. }
             | Self::NullKey { .. }
+            | Self::TwiceKey { .. }
             | Self::Length { .. }
             | Self::Negative { .. }
             | Self::BatchSize(_)
             | Self::BatchIndex { .. }
+            | Self::Range { .. }
             | Self::RowRange { .. }
             | Self::Offsets(_)
             | Self::WindowRange { .. }

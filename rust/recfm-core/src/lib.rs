@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod batch;
 pub mod column;
 mod count;
 pub mod encode;
@@ -14,6 +15,7 @@ pub mod gather;
 pub mod hash;
 pub mod history;
 mod ids;
+pub mod keys;
 pub mod metrics;
 pub mod pool;
 pub mod regions;

@@ -14,8 +14,11 @@ const ROUNDS: usize = 10;
 /// Tables below 4096 rows are permuted inside 4096: on a few bits a Feistel network reaches few permutations.
 const MIN_BITS: u32 = 12;
 
-/// Rows that one task takes at least.
-const MIN_ROWS: usize = 4096;
+/// Positions that pass through the network side by side.
+const LANES: usize = 8;
+
+/// Rows that one task computes.
+const BLOCK: usize = 1024;
 
 /// A permutation of `0..n` that is computed, not stored.
 #[derive(Debug, Clone)]
@@ -48,24 +51,72 @@ impl Permutation {
         }
     }
 
-    /// The row at `position`, which must be below `n`.
-    pub fn row(&self, position: u64) -> u64 {
-        debug_assert!(position < self.n);
-        let mut row = self.step(position);
-        while row >= self.n {
-            row = self.step(row);
+    /// The rows at `first..first + out.len()`, all of which must be below `n`.
+    ///
+    /// One position waits for twenty multiplications in a row, so eight go through the network side by side.
+    pub fn fill(&self, first: u64, out: &mut [i64]) {
+        debug_assert!(out.len() as u64 <= self.n && first <= self.n - out.len() as u64);
+        let mut position = first;
+        for block in out.chunks_mut(BLOCK) {
+            let mut lanes = block.chunks_exact_mut(LANES);
+            for rows in &mut lanes {
+                let at: [u64; LANES] = std::array::from_fn(|i| position + i as u64);
+                for (row, at) in rows.iter_mut().zip(self.steps(at)) {
+                    *row = at as i64;
+                }
+                position += LANES as u64;
+            }
+            for row in lanes.into_remainder() {
+                *row = self.step(position) as i64;
+                position += 1;
+            }
+            self.walk(block);
         }
-        row
+    }
+
+    /// Sends those of `rows` that lie behind the last row on along their cycles, eight side by side.
+    fn walk(&self, rows: &mut [i64]) {
+        let mut outside = [0_usize; BLOCK];
+        let mut count = 0;
+        for (i, &row) in rows.iter().enumerate() {
+            outside[count] = i;
+            count += usize::from(row as u64 >= self.n);
+        }
+        while count > 0 {
+            let mut kept = 0;
+            for start in (0..count).step_by(LANES) {
+                let lanes: [usize; LANES] =
+                    std::array::from_fn(|i| outside[(start + i).min(count - 1)]);
+                let steps = self.steps(lanes.map(|i| rows[i] as u64));
+                for (&i, row) in lanes.iter().zip(steps).take(count - start) {
+                    rows[i] = row as i64;
+                    outside[kept] = i;
+                    kept += usize::from(row >= self.n);
+                }
+            }
+            count = kept;
+        }
     }
 
     /// One pass through the network: a bijection of `0..2^bits`.
     fn step(&self, x: u64) -> u64 {
-        let (mut high, mut low) = (x >> self.low_bits, x & self.low_mask);
+        self.steps([x])[0]
+    }
+
+    /// One pass each of several positions.
+    #[inline]
+    fn steps<const N: usize>(&self, x: [u64; N]) -> [u64; N] {
+        let mut high = x.map(|x| x >> self.low_bits);
+        let mut low = x.map(|x| x & self.low_mask);
         for pair in self.keys.chunks_exact(2) {
-            high ^= mix64(low ^ pair[0]) & self.high_mask;
-            low ^= mix64(high ^ pair[1]) & self.low_mask;
+            for (high, &low) in high.iter_mut().zip(&low) {
+                *high ^= mix64(low ^ pair[0]) & self.high_mask;
+            }
+            for (low, &high) in low.iter_mut().zip(&high) {
+                *low ^= mix64(high ^ pair[1]) & self.low_mask;
+            }
         }
-        (high << self.low_bits) | low
+        std::array::from_fn(|i| (high[i] << self.low_bits) | low[i])
     }
 }
 
@@ -120,12 +171,12 @@ pub fn batch_rows(at: BatchAt) -> Result<Vec<i64>> {
         return Ok((first..first + rows).collect());
     }
     let permutation = Permutation::new(n as u64, at.seed, at.epoch);
+    let mut out = vec![0; rows as usize];
     pool::install(|| {
-        let positions = (0..rows as usize).into_par_iter().with_min_len(MIN_ROWS);
-        positions
-            .map(|i| permutation.row(first as u64 + i as u64) as i64)
-            .collect()
-    })
+        let blocks = out.par_chunks_mut(BLOCK).with_min_len(2).enumerate();
+        blocks.for_each(|(i, block)| permutation.fill((first as usize + i * BLOCK) as u64, block));
+    })?;
+    Ok(out)
 }
 
 #[cfg(test)]

@@ -8,6 +8,12 @@ use crate::{Error, Result, pool};
 /// Values that one task copies at least.
 const MIN_VALUES: usize = 1 << 15;
 
+/// How many rows ahead of its copy a row is asked for.
+const AHEAD: usize = 12;
+
+/// Cache lines of a row that are asked for; the hardware follows a longer row by itself.
+const MAX_LINES: usize = 4;
+
 /// Copies `src[rows[i]]` to `out[i]`; `src` is `[n, width]`, `out` is `[rows.len(), width]`.
 pub fn take_rows<T: Copy + Send + Sync>(
     src: &[T],
@@ -21,14 +27,48 @@ pub fn take_rows<T: Copy + Send + Sync>(
     check_rows(rows, n)?;
     same_length("out", out.len() / width, "rows", rows.len())?;
     pool::install(|| {
-        let pairs = rows.par_iter().zip(out.par_chunks_exact_mut(width));
-        pairs
-            .with_min_len(MIN_VALUES.div_ceil(width))
-            .for_each(|(&row, out)| {
-                let at = row as usize * width;
-                out.copy_from_slice(&src[at..at + width]);
-            });
+        let task = MIN_VALUES.div_ceil(width);
+        rows.par_chunks(task)
+            .zip(out.par_chunks_mut(task * width))
+            .for_each(|(rows, out)| copy_rows(src, width, rows, out));
     })
+}
+
+/// Copies rows that are known to lie in `src`, asking memory for each some rows before it is needed.
+pub(crate) fn copy_rows<T: Copy>(src: &[T], width: usize, rows: &[i64], out: &mut [T]) {
+    match width {
+        0 => {}
+        1 => {
+            for (out, &row) in out.iter_mut().zip(rows) {
+                *out = src[row as usize];
+            }
+        }
+        _ => {
+            for (i, out) in out.chunks_exact_mut(width).enumerate() {
+                if let Some(&ahead) = rows.get(i + AHEAD) {
+                    prefetch(src, ahead as usize * width, width);
+                }
+                let at = rows[i] as usize * width;
+                out.copy_from_slice(&src[at..at + width]);
+            }
+        }
+    }
+}
+
+/// Asks for the cache lines of `src[at..at + width]`, a few of them at most; a hint, it changes nothing.
+#[allow(unsafe_code)]
+fn prefetch<T>(src: &[T], at: usize, width: usize) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let per_line = 64 / size_of::<T>();
+        for at in (at..at + width).step_by(per_line).take(MAX_LINES) {
+            // SAFETY: prefetching reads nothing and faults on no address; the pointer is never dereferenced.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(src.as_ptr().wrapping_add(at).cast()) };
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (src, at, width);
 }
 
 /// The lists `rows` of a jagged table: values, and offsets with one entry more than rows.
@@ -62,7 +102,7 @@ pub fn take_lists(values: &[i32], offsets: &[i64], rows: &[i64]) -> Result<(Vec<
     Ok((taken, taken_offsets))
 }
 
-fn check_rows(rows: &[i64], n: usize) -> Result<()> {
+pub(crate) fn check_rows(rows: &[i64], n: usize) -> Result<()> {
     match rows.iter().position(|&row| row < 0 || row >= n as i64) {
         Some(position) => Err(Error::RowRange {
             position,

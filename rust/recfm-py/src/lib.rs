@@ -14,6 +14,7 @@ mod export;
 mod hash;
 mod history;
 mod info;
+mod keys;
 mod metrics;
 mod vocab;
 
@@ -22,7 +23,7 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _core {
     #[pymodule_export]
-    use crate::batch::{batch_rows, take_lists, take_rows};
+    use crate::batch::{batch_rows, fill_rows, take_lists, take_rows};
     #[pymodule_export]
     use crate::blocks::{BlockWriter, read_regions};
     #[pymodule_export]
@@ -37,6 +38,8 @@ mod _core {
     use crate::history::HistoryIndex;
     #[pymodule_export]
     use crate::info::{build_info, num_threads};
+    #[pymodule_export]
+    use crate::keys::KeyIndex;
     #[pymodule_export]
     use crate::metrics::{Predictions, auc, calibration, gauc, logloss, normalized_entropy};
     #[pymodule_export]

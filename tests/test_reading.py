@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recfm.data.source import Source, memory_bytes
+from recfm.data.reading import TableReader, memory_bytes
 from recfm.errors import ConfigError, DataError, SchemaError
 
 COLUMNS = ["b", "a"]
@@ -37,7 +37,7 @@ def test_record_batches_are_cut_and_joined(cuts, rows):
         start += cut
     whole = pa.concat_tables(batches)
     if start:
-        assert_pieces(Source(whole, COLUMNS), pl.from_arrow(whole), rows)
+        assert_pieces(TableReader(whole, COLUMNS), pl.from_arrow(whole), rows)
 
 
 @pytest.mark.parametrize("rows", [1, 7, 100, 1000])
@@ -57,19 +57,19 @@ def test_every_kind_of_table_gives_the_same_pieces(tmp_path, rows):
         arrow,
         lambda: pa.RecordBatchReader.from_batches(arrow.schema, arrow.to_batches(max_chunksize=17)),
     ):
-        assert_pieces(Source(events, COLUMNS), whole, rows)
+        assert_pieces(TableReader(events, COLUMNS), whole, rows)
 
 
 def test_duckdb_relations_are_tables():
     duckdb = pytest.importorskip("duckdb", reason="duckdb comes with the bench extra")
     frame = table(50)
     relation = duckdb.sql("select * from frame order by a")
-    assert_pieces(Source(relation, COLUMNS), frame, 20)
+    assert_pieces(TableReader(relation, COLUMNS), frame, 20)
 
 
 def test_a_stream_that_is_gone_is_an_error_not_an_empty_table():
     arrow = table(5).to_arrow()
-    source = Source(pa.RecordBatchReader.from_batches(arrow.schema, arrow.to_batches()), COLUMNS)
+    source = TableReader(pa.RecordBatchReader.from_batches(arrow.schema, arrow.to_batches()), COLUMNS)
     assert sum(map(len, source.pieces(10))) == 5
     with pytest.raises(DataError, match="function that makes it"):
         list(source.pieces(10))
@@ -79,7 +79,7 @@ def test_files_that_disagree_are_named(tmp_path):
     table(5).write_parquet(tmp_path / "a.parquet")
     table(5).with_columns(pl.col("a").cast(pl.String)).write_parquet(tmp_path / "b.parquet")
     with pytest.raises(DataError, match=r"b\.parquet.* other columns or dtypes"):
-        list(Source(tmp_path, COLUMNS).pieces(10))
+        list(TableReader(tmp_path, COLUMNS).pieces(10))
 
 
 def test_a_file_that_is_cut_short_is_named(tmp_path):
@@ -87,12 +87,12 @@ def test_a_file_that_is_cut_short_is_named(tmp_path):
     table(1000).write_parquet(path)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DataError, match=r"a\.parquet.* cannot be read as Parquet"):
-        Source(path, COLUMNS)
+        TableReader(path, COLUMNS)
 
 
 def test_a_query_without_the_column_is_refused():
     with pytest.raises(SchemaError, match="lacks a column"):
-        list(Source(table(5).lazy().drop("b"), COLUMNS).pieces(10))
+        list(TableReader(table(5).lazy().drop("b"), COLUMNS).pieces(10))
 
 
 def test_budgets_are_written_as_people_write_them():

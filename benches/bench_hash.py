@@ -55,7 +55,11 @@ def hashing(frame: pl.DataFrame, results: Results) -> None:
     results.add("hash.columns.polars", peer=rows["polars"], target=2.0, note="hash, buckets, int32", **shared)
     results.add("hash.columns.polars-matrix", peer=rows["polars-matrix"], target=None, **shared)
     results.add(
-        "hash.columns.polars-raw", peer=rows["polars-raw"], target=None, note="64-bit hashes, no buckets", **shared
+        "hash.columns.polars-raw",
+        peer=rows["polars-raw"],
+        target=None,
+        note="64-bit hashes, no buckets",
+        **shared,
     )
     results.add("hash.columns.memcpy", peer=ROWS / copy_seconds(read), target=None, **shared)
     for name, run, part in slow_peers(frame):
@@ -89,7 +93,9 @@ def slow_peers(frame: pl.DataFrame) -> list[tuple[str, Any, int]]:
             pd.util.hash_array(pandas_frame[name].to_numpy(), categorize=False)
 
     def by_sklearn() -> None:
-        rows = ([f"{name}={value}" for name, value in zip(names, row, strict=True)] for row in part.iter_rows())
+        rows = (
+            [f"{name}={value}" for name, value in zip(names, row, strict=True)] for row in part.iter_rows()
+        )
         FeatureHasher(BUCKETS, input_type="string").transform(rows)
 
     return [
@@ -114,7 +120,9 @@ def vocabularies(frame: pl.DataFrame, results: Results) -> None:
         strings = pl.col(pl.String).cast(pl.Categorical).to_physical()
         return frame.select(strings, pl.col(pl.Int64).rank("dense"))
 
-    seconds = medians({"ours": ours, "polars": lambda: frame.select(pl.all().rank("dense")), "categories": categories})
+    seconds = medians(
+        {"ours": ours, "polars": lambda: frame.select(pl.all().rank("dense")), "categories": categories}
+    )
     rows = {name: ROWS / value for name, value in seconds.items()}
     shared: dict[str, Any] = {"ours": rows["ours"], "unit": "rows/s"}
     results.add("hash.vocab.polars", peer=rows["polars"], target=10.0, note="rank('dense')", **shared)

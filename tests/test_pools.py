@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 import oracles
 from batch_helpers import FakeFolder, assert_same, nbytes, tensors, three_histories
+from recfm.config import memory_bytes
 from recfm.data.batches import Batches
 from recfm.data.encode import Encoder
 from recfm.data.loader import Loader
-from recfm.data.pools import parse_bytes
 from recfm.data.side import SideEncoder
 from recfm.errors import ConfigError, DataError
 from recfm.schema import Numeric, Tokens
@@ -256,7 +256,7 @@ def test_a_memory_that_holds_nothing_is_refused(encoded, memory, message):
 
 def test_sizes_are_read_in_their_units():
     sizes = ["512MiB", "2 GB", "1.5kib", 7, "9"]
-    assert [parse_bytes(size) for size in sizes] == [2**29, 2 * 10**9, 1536, 7, 9]
+    assert [memory_bytes(size) for size in sizes] == [2**29, 2 * 10**9, 1536, 7, 9]
 
 
 def test_a_table_on_disk_is_not_in_memory(encoded):

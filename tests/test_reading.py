@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recfm.data.reading import TableReader, memory_bytes
-from recfm.errors import ConfigError, DataError, SchemaError
+from recfm.data.reading import TableReader
+from recfm.errors import DataError, SchemaError
 
 COLUMNS = ["b", "a"]
 
@@ -93,13 +93,3 @@ def test_a_file_that_is_cut_short_is_named(tmp_path):
 def test_a_query_without_the_column_is_refused():
     with pytest.raises(SchemaError, match="lacks a column"):
         list(TableReader(table(5).lazy().drop("b"), COLUMNS).pieces(10))
-
-
-def test_budgets_are_written_as_people_write_them():
-    assert memory_bytes("2GiB") == 2**31
-    assert memory_bytes(" 512 mib ") == 2**29
-    assert memory_bytes("1.5GB") == 1_500_000_000
-    assert memory_bytes(2**24) == 2**24
-    for bad in ("", "much", "2 TiBit", "-1GiB", "1MiB", 0, None):
-        with pytest.raises(ConfigError, match="memory is"):
-            memory_bytes(bad)

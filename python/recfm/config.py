@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import json
+import re
 import tomllib
 import typing
 from pathlib import Path
@@ -18,6 +19,21 @@ class Strict:
 
     __slots__ = ()
     __pydantic_config__: typing.ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
+
+
+_UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+def memory_bytes(memory: str | int) -> int:
+    """Bytes of a memory budget such as "2GiB", "512 MiB" or a number of bytes.
+
+    Raises:
+        ConfigError: It is no size above 0.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Z]*)\s*", str(memory).upper())
+    if match and match[2] in _UNITS and (found := int(float(match[1]) * _UNITS[match[2]])) > 0:
+        return found
+    raise ConfigError(f"memory is {memory!r}: give a size such as '512MiB' or '2GB', or a number of bytes")
 
 
 def check_range(

@@ -3,19 +3,28 @@
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as RichProgress
 
-from recfm.train.trainer import OnBatch
+if TYPE_CHECKING:  # torch takes seconds to import
+    from recfm.data.encode import OnRows
+    from recfm.train.trainer import OnBatch
 
 
 class Progress(Protocol):
     """What a long run reports to."""
 
-    def stage(self, name: str, doing: str, seed: int) -> AbstractContextManager[OnBatch]:
+    def stage(self, name: str, doing: str, seed: int) -> "AbstractContextManager[OnBatch]":
         """Enter a stage; the callback takes (steps done, steps in all, running loss)."""
         ...
 
@@ -31,9 +40,35 @@ class NoProgress:
         """Nothing to count."""
 
     @contextmanager
-    def stage(self, name: str, doing: str, seed: int) -> Iterator[OnBatch]:
+    def stage(self, name: str, doing: str, seed: int) -> "Iterator[OnBatch]":
         """A callback that does nothing."""
         yield lambda _done, _total, _loss: None
+
+
+@contextmanager
+def rows_bar(console: Console) -> "Iterator[OnRows]":
+    """A bar of rows for each pass over a table, with rate and ETA."""
+    bars = RichProgress(
+        TextColumn("{task.description:<8}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f} rows"),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+    tasks: dict[str, TaskID] = {}
+
+    def on_rows(doing: str, done: int, total: int | None) -> None:
+        if doing not in tasks:
+            tasks[doing] = bars.add_task(doing, total=total, rate="")
+        speed = next(task.speed for task in bars.tasks if task.id == tasks[doing])
+        rate = f"{speed / 1e6:.2f} M rows/s" if speed else ""
+        bars.update(tasks[doing], completed=done, total=total, rate=rate)
+
+    with bars:
+        yield on_rows
 
 
 class BarProgress:
@@ -69,7 +104,7 @@ class BarProgress:
         self._bars.advance(self._whole, stages)
 
     @contextmanager
-    def stage(self, name: str, doing: str, seed: int) -> Iterator[OnBatch]:
+    def stage(self, name: str, doing: str, seed: int) -> "Iterator[OnBatch]":
         """One bar that lives as long as the stage."""
         task = self._bars.add_task(f"  {doing} {name} (seed {seed})", total=None)
 

@@ -11,9 +11,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recfm import _core
+from recfm.config import memory_bytes
 from recfm.data.fit import Fitted, Fitting, numeric_values
 from recfm.data.frame import check_frame, event_time
-from recfm.data.reading import Events, TableReader, memory_bytes
+from recfm.data.reading import Events, TableReader
 from recfm.errors import DataError, SchemaError
 from recfm.layout import Column, Layout
 from recfm.schema import Categorical, Numeric, Schema, Tokens

@@ -37,6 +37,12 @@ Region = tuple[int, int, int]
 """Offset in its file, bytes, XXH3."""
 
 
+def refuse_existing(folder: Path) -> None:
+    """Raise a `StorageError` if there is something at `folder` already."""
+    if folder.exists():
+        raise StorageError(f"'{folder}' exists already: remove it, or choose another folder")
+
+
 class FolderWriter:
     """Writes an encoded folder under a temporary name beside it; `commit` renames it, leaving without removes it.
 
@@ -50,8 +56,7 @@ class FolderWriter:
 
     def __init__(self, folder: str | Path, encoder: Encoder) -> None:
         self.folder, self._encoder = Path(folder), encoder
-        if self.folder.exists():
-            raise StorageError(f"'{folder}' exists already: remove it, or choose another folder")
+        refuse_existing(self.folder)
         self._temporary = self.folder.with_name(f".{self.folder.name}.{_owner()}.tmp")
         self._files: list[dict[str, Any]] = []
         self._writer: _core.BlockWriter | None = None
@@ -176,6 +181,10 @@ class EncodedFolder:
         """Rows."""
         return int(self._manifest["rows"])
 
+    def __reduce__(self) -> tuple[type["EncodedFolder"], tuple[Path]]:
+        """Another process opens it again."""
+        return EncodedFolder, (self.folder,)
+
     @property
     def block_rows(self) -> int:
         """Rows of every block but the last."""
@@ -251,11 +260,14 @@ class EncodedFolder:
 
     def _lists(self, name: str, blocks: list[int]) -> Jagged:
         values = self._array(name, np.int32, blocks, 1)
-        offsets = np.zeros(1, np.int64)
+        # Each block's offsets begin at 0; its lists begin where those of the blocks before it end.
+        bounds, offsets, end = self._array(name, np.int64, blocks, 0), [np.zeros(1, np.int64)], 0
         for block in blocks:
-            bounds = self._array(name, np.int64, [block], 0)
-            offsets = np.concatenate([offsets, bounds[1:] + offsets[-1]])
-        return values, offsets
+            rows = self._block_rows(block)
+            offsets.append(bounds[1 : rows + 1] + end)
+            end += int(bounds[rows])
+            bounds = bounds[rows + 1 :]
+        return values, np.concatenate(offsets)
 
     def _read_encoder_file(self, name: str) -> bytes:
         path = self.folder / name

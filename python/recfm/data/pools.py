@@ -13,7 +13,6 @@ whole table: in a log ordered by time that is the drift between periods, so give
 
 import contextlib
 import os
-import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,12 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recfm import _core
+from recfm.config import memory_bytes
 from recfm.data.encode import Encoded, Jagged
 from recfm.data.source import Ranges, Rows, RowsToServe, check_period
 from recfm.errors import ConfigError
 from recfm.layout import Layout
-
-_UNITS = {"": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 
 
 class BlockReader(Protocol):
@@ -253,7 +251,7 @@ def _concatenated(parts: list[Jagged]) -> Jagged:
 
 
 def _blocks_per_pool(block: float, blocks: int, block_rows: int, memory: str | int) -> int:
-    budget = parse_bytes(memory)
+    budget = memory_bytes(memory)
     if block * blocks <= budget:
         return blocks
     per_pool = int(budget / 2 / block)
@@ -262,15 +260,3 @@ def _blocks_per_pool(block: float, blocks: int, block_rows: int, memory: str | i
             f"memory is {memory}, but two blocks of {block_rows} rows take {2 * block / 2**20:.1f} MiB: give more"
         )
     return per_pool
-
-
-def parse_bytes(size: str | int) -> int:
-    """Bytes of "512MiB", "2GB" or a plain number.
-
-    Raises:
-        ConfigError: It is no size above 0.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(size).lower())
-    if match and match[2] in _UNITS and (found := int(float(match[1]) * _UNITS[match[2]])) > 0:
-        return found
-    raise ConfigError(f"memory is {size!r}: give a size such as '512MiB' or '2GB', or a number of bytes")

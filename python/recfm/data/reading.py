@@ -3,7 +3,6 @@
 DataFrame, LazyFrame, Parquet file, folder or glob, Arrow producer  ──►  pieces of N rows, in order
 """
 
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -12,9 +11,8 @@ import polars as pl
 
 from recfm import _core
 from recfm.data.frame import first_line, parquet_files
-from recfm.errors import ConfigError, DataError, SchemaError
+from recfm.errors import DataError, SchemaError
 
-_UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 _READING = 2**17
 """Rows that a reader hands over at a time; pieces are cut from these."""
 _FAILURES = (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
@@ -30,22 +28,6 @@ class ArrowStream(Protocol):
 
 Events: TypeAlias = pl.DataFrame | pl.LazyFrame | str | Path | ArrowStream | Callable[[], ArrowStream]
 """An event table: a frame, a Parquet file, folder or glob, an Arrow producer, or a function that makes one."""
-
-
-def memory_bytes(memory: str | int) -> int:
-    """Bytes of a memory budget such as "2GiB", "512 MiB" or a number of bytes.
-
-    Raises:
-        ConfigError: It is no such thing, or below 16 MiB.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(memory))
-    unit = _UNITS.get(match[2].upper()) if match else None
-    if match is None or unit is None:
-        raise ConfigError(f"memory is {memory!r}: write it like '2GiB', '512MiB' or a number of bytes")
-    size = int(float(match[1]) * unit)
-    if size < 2**24:
-        raise ConfigError(f"memory is {memory!r}: 16MiB is the least that recfm works in")
-    return size
 
 
 class TableReader:

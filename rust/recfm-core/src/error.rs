@@ -16,6 +16,8 @@ pub enum ErrorKind {
     Metric,
     /// A setting is not known or not possible.
     Config,
+    /// A file is damaged.
+    Storage,
 }
 
 /// Everything that can go wrong in the core.
@@ -163,6 +165,61 @@ pub enum Error {
     /// List offsets that do not describe lists.
     #[error("`offsets` is not valid: {0}")]
     Offsets(String),
+    /// More events than a part of a history index can number.
+    #[error(
+        "`user` has {0} rows, but one part of a history index holds fewer than 4294967295: append the events in parts"
+    )]
+    PartSize(usize),
+    /// A position that an index points to but does not have.
+    #[error(
+        "the history index points to {start}..{stop} of {n} values: it is damaged, build it again"
+    )]
+    IndexRange {
+        /// First position.
+        start: usize,
+        /// Behind the last.
+        stop: usize,
+        /// Values that there are.
+        n: usize,
+    },
+    /// A block of a file that is not what was written.
+    #[error(
+        "block {block} (bytes {start} to {stop}) of '{file}' does not match its checksum: the file was altered or damaged; restore it from a backup, or build it again"
+    )]
+    Damaged {
+        /// Name of the file.
+        file: String,
+        /// Number of the block, from 0.
+        block: usize,
+        /// Its first byte.
+        start: usize,
+        /// Behind its last byte.
+        stop: usize,
+    },
+    /// Bytes of a file that no checksum covers.
+    #[error(
+        "bytes {start} to {stop} of '{file}' have no checksum: the file is damaged, build it again"
+    )]
+    Unchecked {
+        /// Name of the file.
+        file: String,
+        /// First byte.
+        start: usize,
+        /// Behind the last byte.
+        stop: usize,
+    },
+    /// A joint key of nothing.
+    #[error("a joint key needs at least one column")]
+    NoColumns,
+    /// A way of storing vectors that is not known.
+    #[error("`dtype` is '{0}', but it must be one of bf16, int8, int4")]
+    StoredKind(String),
+    /// A codebook that int4 cannot use.
+    #[error("`codebook` must be 16 finite float32 values, rising")]
+    Codebook,
+    /// Work that was asked to end.
+    #[error("interrupted")]
+    Interrupted,
     /// A window that is not a range of events.
     #[error("window {row} is [{start}, {stop}), which is no range of the {n} events")]
     WindowRange {
@@ -262,6 +319,11 @@ impl Error {
             | Self::BatchIndex { .. }
             | Self::RowRange { .. }
             | Self::Offsets(_)
+            | Self::PartSize(_)
+            | Self::Codebook
+            | Self::NoColumns
+            | Self::StoredKind(_)
+            | Self::Interrupted
             | Self::WindowRange { .. }
             | Self::WindowLength { .. }
             | Self::Array { .. } => ErrorKind::Data,
@@ -271,6 +333,9 @@ impl Error {
             | Self::Label { .. }
             | Self::NanScore(_)
             | Self::Probability { .. } => ErrorKind::Metric,
+            Self::IndexRange { .. } | Self::Damaged { .. } | Self::Unchecked { .. } => {
+                ErrorKind::Storage
+            }
             Self::Threads(_) | Self::Pool { .. } => ErrorKind::Config,
         }
     }

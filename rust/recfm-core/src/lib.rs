@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod blocks;
 pub mod column;
 mod count;
 pub mod error;
@@ -12,9 +13,12 @@ pub mod gather;
 pub mod hash;
 pub mod history;
 mod ids;
+mod memory;
 pub mod metrics;
 pub mod pool;
+pub mod quantize;
 pub mod shuffle;
+pub mod stop;
 pub mod take;
 pub mod vocab;
 

@@ -11,6 +11,7 @@ mod hash;
 mod history;
 mod info;
 mod metrics;
+mod stored;
 mod vocab;
 
 use pyo3::prelude::*;
@@ -22,11 +23,13 @@ mod _core {
     #[pymodule_export]
     use crate::hash::{hash_ids, hash_keys, hash_lists, seed_of};
     #[pymodule_export]
-    use crate::history::HistoryIndex;
+    use crate::history::{HistoryIndex, gather_parts, window_of_parts};
     #[pymodule_export]
     use crate::info::{build_info, num_threads};
     #[pymodule_export]
     use crate::metrics::{auc, gauc, logloss, normalized_entropy};
+    #[pymodule_export]
+    use crate::stored::{Blocks, block_sums, joint_key, quantize_rows, uniform_codebook};
     #[pymodule_export]
     use crate::vocab::Vocab;
 }

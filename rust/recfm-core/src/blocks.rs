@@ -160,6 +160,11 @@ impl<'a, T: Copy> Column<'a, T> {
         self.range(0..self.len())
     }
 
+    /// Whether every look is verified.
+    pub(crate) fn is_checked(self) -> bool {
+        self.blocks.is_some()
+    }
+
     /// The values without a look at their checksums, for hints that change no answer.
     pub(crate) fn unchecked(self) -> &'a [T] {
         self.values

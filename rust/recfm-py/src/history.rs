@@ -379,7 +379,7 @@ impl<'py> Gather<'_, 'py> {
             _ => Err(mismatch(
                 first,
                 "store",
-                "a float32, int32, float16, uint16 (float16 or bfloat16 bits), int8 or uint8 (int4 codes) array",
+                "a float32, int32, float16 (or its bits as uint16), int8 or uint8 (int4 codes) array",
             )),
         }
     }

@@ -19,8 +19,10 @@ pub use slots::{fill_slots, slot_count};
 
 /// Queries that one task takes at least.
 const MIN_QUERIES: usize = 512;
-/// Queries between two looks at the stop flag.
-const STRIDE: usize = 1 << 16;
+/// Queries that are searched for side by side.
+const GROUP: usize = 32;
+/// Groups between two looks at the stop flag.
+const STRIDE: usize = 1 << 10;
 
 /// Which past events a moment sees.
 #[derive(Debug, Clone, Copy)]
@@ -104,21 +106,54 @@ impl Part<'_> {
         let mut starts = memory::zeros::<i64>(user.len());
         let mut stops = memory::zeros::<i64>(user.len());
         pool::install(|| {
-            let queries = user.par_iter().zip(time).with_min_len(MIN_QUERIES);
-            let windows = starts.par_iter_mut().zip(&mut stops);
-            queries
-                .zip(windows)
+            let queries = user.par_chunks(GROUP).zip(time.par_chunks(GROUP));
+            let windows = starts
+                .par_chunks_mut(GROUP)
+                .zip(stops.par_chunks_mut(GROUP));
+            let groups = queries.zip(windows).with_min_len(MIN_QUERIES / GROUP);
+            groups
                 .enumerate()
-                .try_for_each(|(i, ((&user, &time), (first, last)))| {
+                .try_for_each(|(i, ((user, time), (starts, stops)))| {
                     if i % STRIDE == 0 {
                         stop.check()?;
                     }
-                    let (start, stop) = self.before(user, time, &horizon)?;
-                    (*first, *last) = (start as i64, stop as i64);
+                    self.expect(user);
+                    let windows = starts.iter_mut().zip(stops);
+                    for ((&user, &time), (first, last)) in user.iter().zip(time).zip(windows) {
+                        let (start, stop) = self.before(user, time, &horizon)?;
+                        (*first, *last) = (start as i64, stop as i64);
+                    }
                     Ok(())
                 })
         })??;
         Ok((starts, stops))
+    }
+
+    /// Fetches what the search for these users will read, so that their cache misses overlap.
+    fn expect(&self, user: &[i64]) {
+        let (slots, users) = (self.slots.unchecked(), self.users.unchecked());
+        let (offsets, times) = (self.offsets.unchecked(), self.times.unchecked());
+        if self.times.is_checked() || slots.is_empty() {
+            return; // a mapped page that is not in memory would be waited for
+        }
+        let hint = |place: Option<&u32>| memory::prefetch(place.map_or(&[], std::slice::from_ref));
+        let slot = |user: &i64| slots.get(slots::home(*user, slots.len()));
+        for user in user {
+            hint(slot(user));
+        }
+        let places = user
+            .iter()
+            .filter_map(|user| slot(user).map(|&place| place as usize));
+        for place in places.clone() {
+            hint(offsets.get(place));
+            memory::prefetch(users.get(place..=place).unwrap_or_default());
+        }
+        for place in places {
+            if let Some(&[first, last]) = offsets.get(place..place + 2) {
+                let middle = first.midpoint(last) as usize;
+                memory::prefetch(times.get(middle..=middle).unwrap_or_default());
+            }
+        }
     }
 
     /// What `user` sees at `time`.
@@ -142,6 +177,10 @@ impl Part<'_> {
 
     /// First of the events `first..last` of a user that is at or after `moment`.
     fn lower_bound(&self, mut first: usize, mut last: usize, moment: i64) -> Result<usize> {
+        if !self.times.is_checked() {
+            let times = self.times.range(first..last)?;
+            return Ok(first + times.partition_point(|&time| time < moment));
+        }
         while first < last {
             let middle = first.midpoint(last);
             if self.times.get(middle)? < moment {

@@ -56,7 +56,7 @@ pub(super) fn find(
 }
 
 /// Where the search for a user starts; part of the stored format.
-fn home(user: i64, slots: usize) -> usize {
+pub(super) fn home(user: i64, slots: usize) -> usize {
     ((u128::from(user.hash64()) * slots as u128) >> 64) as usize
 }
 

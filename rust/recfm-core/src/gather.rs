@@ -9,7 +9,10 @@ use crate::quantize::{from_bf16, from_int4, from_int8};
 use crate::{Error, Result, memory, pool};
 
 /// Windows of one task at least.
-const MIN_WINDOWS: usize = 16;
+const MIN_WINDOWS: usize = 64;
+/// How many windows ahead row numbers and values are fetched.
+const ROWS_AHEAD: usize = 6;
+const VALUES_AHEAD: usize = 2;
 
 /// Stored values that can be copied out, widened where the output is wider.
 pub trait Stored<Out>: Copy + Sync {
@@ -146,17 +149,24 @@ pub fn gather<In: Stored<Out>, Out: Default + Copy + Send>(
             .with_min_len(MIN_WINDOWS);
         match (parts, stores) {
             ([part], [store]) => filled.try_for_each(|(at, out)| {
+                let ahead = |steps: usize| {
+                    let window = start.get(at + steps).zip(stop.get(at + steps));
+                    let range = window.map(|(&start, &stop)| start as usize..stop as usize);
+                    range
+                        .and_then(|range| part.rows.unchecked().get(range))
+                        .unwrap_or_default()
+                };
+                if !part.rows.is_checked() {
+                    memory::prefetch(ahead(ROWS_AHEAD));
+                }
+                if !store.values.is_checked() {
+                    for &row in ahead(VALUES_AHEAD) {
+                        memory::prefetch(store.hint(row as usize).unwrap_or_default());
+                    }
+                }
                 let rows = part.rows.range(start[at] as usize..stop[at] as usize)?;
-                let next = start.get(at + 1).map_or(&[][..], |&next| {
-                    let next = next as usize..stop[at + 1] as usize;
-                    part.rows.unchecked().get(next).unwrap_or_default()
-                });
-                let mut next = next.iter().rev();
                 let (taken, padding) = out.split_at_mut(rows.len() * dim);
                 for (&row, out) in rows.iter().rev().zip(taken.chunks_exact_mut(dim)) {
-                    if let Some(values) = next.next().and_then(|&row| store.hint(row as usize)) {
-                        memory::prefetch(values);
-                    }
                     store.read(row as usize, out)?;
                 }
                 padding.fill(Out::default());

@@ -11,11 +11,11 @@ use pyo3::types::PyDict;
 use recfm_core::Error;
 use recfm_core::blocks::Column;
 use recfm_core::gather::{self, Store, Stored};
-use recfm_core::history::{self, Horizon, Part};
+use recfm_core::history::{self, Horizon, Part, same_length};
 use recfm_core::quantize::pairs_of;
 
 use crate::array::{holds, mismatch, readonly, writable};
-use crate::error::{interruptible, raised};
+use crate::error::{detached, interruptible, raised};
 use crate::stored::{Blocks, Reading, codebook_of};
 
 /// Per user, the events in time order.
@@ -219,6 +219,16 @@ impl HistoryIndex {
         Ok(columns)
     }
 
+    /// `columns`, every block of their file verified first.
+    fn verified<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let held = self.held(py)?;
+        if let Some(file) = &held.file {
+            let blocks = file.blocks()?;
+            detached(py, || blocks.check_range(0, blocks.bytes.len()))?;
+        }
+        self.columns(py)
+    }
+
     #[getter]
     fn num_users(&self, py: Python<'_>) -> usize {
         self.users.bind(py).len()
@@ -258,6 +268,30 @@ impl HistoryIndex {
                 .transpose()?,
         })
     }
+}
+
+/// Enters some of a file's users into its table of slots, all 2^32 - 1 at first, two for each user.
+#[pyfunction]
+pub fn fill_slots(
+    users: &Bound<'_, PyAny>,
+    first: usize,
+    last: usize,
+    slots: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let py = users.py();
+    let users = readonly::<i64>(users, "users", 1)?;
+    let mut slots = writable::<u32>(slots, "slots", 1)?;
+    let (users, slots) = (users.as_slice()?, slots.as_slice_mut()?);
+    detached(py, || {
+        same_length(
+            "slots",
+            slots.len(),
+            "twice the users",
+            history::slot_count(users.len()),
+        )?;
+        history::fill_slots(users, first, last, slots);
+        Ok(())
+    })
 }
 
 /// One window in each part for each query: together the newest `length` events, `[B, P]`.
@@ -457,7 +491,7 @@ impl<'py> Gather<'_, 'py> {
             .collect::<PyResult<_>>()?;
         let views: Vec<_> = held.iter().map(Held::part).collect::<PyResult<_>>()?;
         let (start, stop, out) = (start.as_slice()?, stop.as_slice()?, out.as_slice_mut()?);
-        crate::error::detached(py, || {
+        detached(py, || {
             gather::gather::<As, Out>(&views, &stores, start, stop, out, (length, dim))
         })
     }

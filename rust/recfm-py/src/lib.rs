@@ -23,7 +23,7 @@ mod _core {
     #[pymodule_export]
     use crate::hash::{hash_ids, hash_keys, hash_lists, seed_of};
     #[pymodule_export]
-    use crate::history::{HistoryIndex, gather_parts, window_of_parts};
+    use crate::history::{HistoryIndex, fill_slots, gather_parts, window_of_parts};
     #[pymodule_export]
     use crate::info::{build_info, num_threads};
     #[pymodule_export]

@@ -65,6 +65,17 @@ impl Blocks {
         let blocks = reading.blocks()?;
         detached(py, || blocks.check_range(start, length))
     }
+
+    /// Verifies the blocks that an array, a view of the file, lies in.
+    fn check_array(&self, values: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = values.py();
+        let reading = self.reading(py)?;
+        let blocks = reading.blocks()?;
+        let data = values.getattr("__array_interface__")?.get_item("data")?.get_item(0)?;
+        let start = data.extract::<usize>()?.wrapping_sub(blocks.bytes.as_ptr() as usize);
+        let length = values.getattr("nbytes")?.extract()?;
+        detached(py, || blocks.check_range(start, length))
+    }
 }
 
 /// XXH3 of each block of 256 KiB.

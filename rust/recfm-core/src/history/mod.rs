@@ -15,7 +15,7 @@ use crate::stop::Stop;
 use crate::{Error, Result, memory, pool};
 
 pub use parts::{newest_first, window_of_parts};
-pub use slots::{fill_slots, slot_count};
+pub use slots::{EMPTY, fill_slots, slot_count};
 
 /// Queries that one task takes at least.
 const MIN_QUERIES: usize = 512;
@@ -255,7 +255,8 @@ impl HistoryIndex {
     }
 }
 
-pub(crate) fn same_length(
+/// Refuses two arguments that are not equally long.
+pub fn same_length(
     left: &'static str,
     left_len: usize,
     right: &'static str,

@@ -6,12 +6,14 @@ use crate::{Result, memory};
 
 /// Slots for each user: half of them stay empty, so a search is short.
 const ROOM: usize = 2;
-const EMPTY: u32 = u32::MAX;
+/// A slot without a user.
+pub const EMPTY: u32 = u32::MAX;
 
 /// The table for distinct `users`: the place of each user, at its hash or the next free slot behind it.
 pub fn slots(users: &[i64]) -> Vec<u32> {
     let mut slots = memory::zeros::<u32>(slot_count(users.len()));
-    fill_slots(users, &mut slots);
+    slots.fill(EMPTY);
+    fill_slots(users, 0, users.len(), &mut slots);
     slots
 }
 
@@ -20,10 +22,9 @@ pub fn slot_count(users: usize) -> usize {
     users * ROOM
 }
 
-/// Writes the table for `users` to `slots`, which has `slot_count(users.len())` places.
-pub fn fill_slots(users: &[i64], slots: &mut [u32]) {
-    slots.fill(EMPTY);
-    for (place, user) in users.iter().enumerate() {
+/// Enters `users[from..]` up to `to` into `slots`, which has `slot_count(users.len())` places, all [`EMPTY`] at first.
+pub fn fill_slots(users: &[i64], from: usize, to: usize, slots: &mut [u32]) {
+    for (place, user) in users.iter().enumerate().take(to).skip(from) {
         let mut slot = home(*user, slots.len());
         while slots[slot] != EMPTY {
             slot = if slot + 1 == slots.len() { 0 } else { slot + 1 };

@@ -41,11 +41,13 @@ def is_refused(folder, expected, name):
     try:
         found = answers(HistoryIndex.open(folder, values=events(60)[2]))
     except RecfmError as error:
-        assert type(error) is StorageError
-        assert name in str(error)
-        return True
-    assert found == expected
-    return False
+        problem = error
+    else:
+        assert found == expected
+        return False
+    assert type(problem) is StorageError
+    assert name in str(problem)
+    return True
 
 
 def test_every_flipped_byte_of_a_part_is_detected(saved):
@@ -76,7 +78,7 @@ def test_every_flipped_byte_of_a_manifest_is_detected_or_harmless(saved):
 def test_truncated_and_missing_files_are_named_at_open(saved, name):
     folder, _ = saved
     content = (folder / name).read_bytes()
-    for length in (0, 1, 7, 8, 9, 600, 1024, len(content) - 9, len(content) - 1):
+    for length in (0, 1, 7, 8, 9, len(content) // 2, len(content) - 9, len(content) - 1):
         (folder / name).write_bytes(content[:length])
         with pytest.raises(StorageError, match=name):
             HistoryIndex.open(folder)
@@ -154,7 +156,7 @@ def test_a_damaged_block_of_stored_vectors_is_named(tmp_path):
     with pytest.raises(StorageError, match=r"block \d+ \(bytes .* of '.*segment-000000.safetensors'"):
         index.gather(*index.window(np.array([249]), np.array([n + 2000]), length=20), out)
     flip(segment, segment.stat().st_size - 3)  # the table of checksums itself
-    with pytest.raises(LogError, match="segment-000000.safetensors' does not match its checksum"):
+    with pytest.raises(LogError, match=r"segment-000000.safetensors' does not match its checksum"):
         EmbeddingLog.open(tmp_path).index()
 
 

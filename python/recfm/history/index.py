@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from recfm import _core
 from recfm.errors import DataError
 from recfm.history.build import Chunks, memory_bytes, write_parts
-from recfm.history.parts import commit, map_part, new_folder, next_number, refuse_existing, write_part
+from recfm.history.parts import (
+    commit,
+    map_part,
+    new_folder,
+    next_number,
+    refuse_existing,
+    sweep,
+    write_part,
+)
 from recfm.history.quantize import Shape, Vectors, refuse_mixed, vectors_of
 from recfm.history.storage import INDEX, locked, read_manifest
 from recfm.schema import MAX_DELAY
@@ -296,6 +304,7 @@ class HistoryIndex:
             with locked(self._folder, INDEX):
                 self._refuse_changed()
                 entries = self._manifest["parts"]
+                sweep(self._folder, entries)
                 found = {**write_part(self._folder, next_number(entries), part), **facts}
                 self._manifest = commit(self._folder, [*entries, found])
             part = map_part(self._folder, found)
@@ -323,8 +332,7 @@ class HistoryIndex:
                 old = self._manifest["parts"]
                 found = write_part(self._folder, next_number(old), part)
                 self._manifest = commit(self._folder, [found])
-                for entry in old:
-                    (self._folder / entry["file"]).unlink(missing_ok=True)
+                sweep(self._folder, [found])
             part = map_part(self._folder, found)
         self._parts, self._stores, self._given = [part], stores, None
 

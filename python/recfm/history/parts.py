@@ -201,6 +201,15 @@ def write_part(folder: Path, number: int, part: _core.HistoryIndex) -> dict[str,
         return writer.finish()
 
 
+def sweep(folder: Path, entries: list[dict[str, Any]]) -> None:
+    """Delete what killed writers left behind; only for who holds the folder's lock."""
+    listed = {found["file"] for found in entries}
+    for path in [*folder.glob("part-*.safetensors"), *folder.glob(".part-*.tmp")]:
+        if path.name not in listed:
+            with contextlib.suppress(OSError):  # it is only in the way
+                path.unlink()
+
+
 def next_number(entries: list[dict[str, Any]]) -> int:
     """A number that no listed part has."""
     return 1 + max((int(entry["file"][5:11]) for entry in entries), default=-1)

@@ -124,7 +124,10 @@ mod tests {
         assert_eq!(codes.len(), values.len().div_ceil(2));
         from_int4(&codes, &mut back, &pairs_of(&codebook));
         assert!(worst(&back) <= 1.0 / 15.0 + 1e-6);
-        assert_eq!((back[0], back[2000]), (-1.0, 1.0));
+        assert_eq!(
+            (back[0].to_bits(), back[2000].to_bits()),
+            ((-1.0_f32).to_bits(), 1.0_f32.to_bits())
+        );
     }
 
     #[test]
@@ -134,7 +137,10 @@ mod tests {
         assert_eq!(codes, [0xf0, 0x00, 0x0f, 0x0f]);
         let mut back = [9.0; 3];
         from_int4(&codes[2..], &mut back, &pairs_of(&codebook));
-        assert_eq!(back, [1.0, -1.0, 1.0]);
+        assert_eq!(
+            back.map(f32::to_bits),
+            [1.0_f32, -1.0, 1.0].map(f32::to_bits)
+        );
     }
 
     #[test]

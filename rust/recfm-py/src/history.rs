@@ -59,7 +59,7 @@ impl Held<'_, '_> {
     }
 }
 
-/// Moves a column to NumPy, where nobody may write it.
+/// Moves a column to an array, where nobody may write it.
 fn column<T: Element>(py: Python<'_>, values: Vec<T>) -> PyResult<Py<PyArray1<T>>> {
     let array = values.into_pyarray(py);
     array.getattr("flags")?.setattr("writeable", false)?;
@@ -296,6 +296,10 @@ pub fn fill_slots(
 
 /// One window in each part for each query: together the newest `length` events, `[B, P]`.
 #[pyfunction]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "a list is extracted as its own"
+)]
 #[pyo3(signature = (parts, user, time, *, length, delay, max_age=None))]
 pub fn window_of_parts<'py>(
     parts: Vec<Py<HistoryIndex>>,
@@ -332,6 +336,10 @@ pub fn window_of_parts<'py>(
 /// Fills `out` with the stored rows of the windows of all parts, merged newest first.
 #[pyfunction]
 #[pyo3(signature = (parts, start, stop, stores, out, *, blocks, dtype=None, codebook=None))]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "lists are extracted as their own"
+)]
 #[expect(
     clippy::too_many_arguments,
     reason = "all of them are the caller's, by name"

@@ -71,8 +71,13 @@ impl Blocks {
         let py = values.py();
         let reading = self.reading(py)?;
         let blocks = reading.blocks()?;
-        let data = values.getattr("__array_interface__")?.get_item("data")?.get_item(0)?;
-        let start = data.extract::<usize>()?.wrapping_sub(blocks.bytes.as_ptr() as usize);
+        let data = values
+            .getattr("__array_interface__")?
+            .get_item("data")?
+            .get_item(0)?;
+        let start = data
+            .extract::<usize>()?
+            .wrapping_sub(blocks.bytes.as_ptr() as usize);
         let length = values.getattr("nbytes")?.extract()?;
         detached(py, || blocks.check_range(start, length))
     }
@@ -89,6 +94,10 @@ pub fn block_sums<'py>(bytes: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray
 
 /// One key for each row of several int64 columns.
 #[pyfunction]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "a list is extracted as its own"
+)]
 #[pyo3(signature = (*columns))]
 pub fn joint_key<'py>(
     py: Python<'py>,

@@ -103,7 +103,7 @@ mod tests {
             .map(|i| (mix64(i) % 900).min(mix64(i + n) % 900) as i64)
             .collect();
         let time: Vec<i64> = (0..n).map(|i| (mix64(i * 3) % 700) as i64).collect();
-        let keep: Vec<bool> = (0..n).map(|i| mix64(i * 5) % 3 > 0).collect();
+        let keep: Vec<bool> = (0..n).map(|i| !mix64(i * 5).is_multiple_of(3)).collect();
         let stop = Stop::new();
         for keep in [None, Some(keep.as_slice())] {
             let index = HistoryIndex::new(&user, &time, keep, &stop).unwrap();

@@ -12,7 +12,7 @@ use crate::{Error, Result, memory, pool};
 const MIN_WINDOWS: usize = 64;
 /// How many windows ahead row numbers and values are fetched.
 const ROWS_AHEAD: usize = 6;
-const VALUES_AHEAD: usize = 2;
+const VALUES_AHEAD: usize = 3;
 
 /// Stored values that can be copied out, widened where the output is wider.
 pub trait Stored<Out>: Copy + Sync {

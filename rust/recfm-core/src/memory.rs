@@ -27,8 +27,9 @@ pub(crate) fn atomics(n: usize, value: u64) -> Vec<AtomicU64> {
 pub(crate) fn prefetch<T>(values: &[T]) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
     const LINE: usize = 64;
-    let start = values.as_ptr().cast::<i8>();
-    for offset in (0..size_of_val(values)).step_by(LINE) {
+    let (start, length) = (values.as_ptr().cast::<i8>(), size_of_val(values));
+    // The last byte too: a slice that begins inside a line ends in one more.
+    for offset in (0..length).step_by(LINE).chain(length.checked_sub(1)) {
         // SAFETY: the address lies inside `values`; a prefetch reads nothing that the program could see.
         unsafe { _mm_prefetch(start.add(offset), _MM_HINT_T0) };
     }

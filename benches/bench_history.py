@@ -68,12 +68,12 @@ def by_polars(frame: pl.DataFrame) -> pl.DataFrame:
     return rolling.agg(pl.col("item").tail(LENGTH))
 
 
-def by_duckdb(frame: pl.DataFrame) -> Any:
+def by_duckdb(frame: pl.DataFrame) -> pl.DataFrame:
     """A list over the range up to one microsecond before, cut to its end."""
     return duckdb.sql(
         f'SELECT "user", "time", list(item) OVER (PARTITION BY "user" ORDER BY "time" RANGE BETWEEN UNBOUNDED '
         f"PRECEDING AND 1 PRECEDING)[-{LENGTH}:] AS past FROM frame"
-    ).arrow()
+    ).pl()
 
 
 def by_pandas(frame: pd.DataFrame) -> list[Any]:
@@ -135,10 +135,11 @@ def build(results: harness.Results) -> None:
     results.add(
         "history.build-memory.numpy", ours=added["ours"], peer=added["by_numpy"], unit="GiB", target=1.0
     )
-    found: list[Any] = []
+    found: list[pl.DataFrame] = []
+    duckdb.sql("SET threads = 2")
     taken = harness.once(lambda: found.append(by_duckdb(frame)))
-    lists = pl.DataFrame(pl.from_arrow(found.pop()))
-    same_counts(user, time, windows, lists.with_columns(count=pl.col("past").list.len().fill_null(0)))
+    lists = found.pop().with_columns(count=pl.col("past").list.len().fill_null(0))
+    same_counts(user, time, windows, lists)
     results.add("history.build.duckdb", ours=mine, peer=taken, unit="s", target=None, repeats=1)
 
 

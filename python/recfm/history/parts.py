@@ -204,7 +204,7 @@ def write_part(folder: Path, number: int, part: _core.HistoryIndex) -> dict[str,
 def sweep(folder: Path, entries: list[dict[str, Any]]) -> None:
     """Delete what killed writers left behind; only for who holds the folder's lock."""
     listed = {found["file"] for found in entries}
-    for path in [*folder.glob("part-*.safetensors"), *folder.glob(".part-*.tmp")]:
+    for path in [*folder.glob("part-*.safetensors"), *folder.glob(".*.tmp")]:
         if path.name not in listed:
             with contextlib.suppress(OSError):  # it is only in the way
                 path.unlink()

@@ -41,10 +41,23 @@ def key_bytes(value: int | str) -> bytes:
 
 
 def history(
-    users: Sequence[int], times: Sequence[int], user: int, time: int, length: int, delay: int
+    users: Sequence[int],
+    times: Sequence[int],
+    user: int,
+    time: int,
+    length: int,
+    delay: int,
+    *,
+    max_age: int | None = None,
+    keep: Sequence[bool] | None = None,
 ) -> list[int]:
-    """Positions of the newest `length` events of `user` strictly before `time - delay`, newest first."""
+    """Positions of the newest `length` events of `user` strictly before `time - delay`, newest first.
+
+    Only those that `keep` marks, and none before `time - max_age`.
+    """
     past = [i for i, (u, t) in enumerate(zip(users, times, strict=True)) if u == user and t < time - delay]
+    past = [i for i in past if max_age is None or times[i] >= time - max_age]
+    past = [i for i in past if keep is None or keep[i]]
     past.sort(key=lambda i: (times[i], i), reverse=True)
     return past[:length]
 

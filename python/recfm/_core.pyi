@@ -17,6 +17,7 @@ __all__ = [
     "ArrowArray",
     "ArrowChunks",
     "BlockWriter",
+    "Blocks",
     "ExactMoments",
     "Hasher",
     "HistoryIndex",
@@ -26,20 +27,27 @@ __all__ = [
     "VocabBuilder",
     "auc",
     "batch_rows",
+    "block_sums",
     "build_info",
     "calibration",
     "checksum",
     "encode_ids",
     "fill_rows",
+    "fill_slots",
+    "gather_parts",
     "gauc",
     "hash_keys",
+    "joint_key",
     "logloss",
     "normalized_entropy",
     "num_threads",
+    "quantize_rows",
     "read_regions",
     "seed_of",
     "take_lists",
     "take_rows",
+    "uniform_codebook",
+    "window_of_parts",
 ]
 
 class _ArrowStream(Protocol):
@@ -49,6 +57,7 @@ class _ArrowArray(Protocol):
     def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]: ...
 
 _Column: TypeAlias = _ArrowStream | _ArrowArray
+_Store: TypeAlias = NDArray[Any]
 
 def build_info() -> dict[str, str]:
     """What was built: `version`, `profile` (debug or release), `target` (the triple), `threads`."""
@@ -314,64 +323,139 @@ class HistoryIndex:
     """Per user, the events in time order: the one place that decides what a moment may see.
 
     Args:
-        user: `[n]`, user of each event.
+        user: `[n]`, user of each event; fewer than 2^32 - 1.
         time: `[n]`, its time, in any unit.
+        keep: `[n]`, the events to index; None for all.
 
     Raises:
-        DataError: The lengths differ, or an array has another dtype or layout.
+        DataError: The lengths differ, there are too many events, or an array has another dtype or layout.
     """
 
-    def __new__(cls, user: NDArray[np.int64], time: NDArray[np.int64]) -> HistoryIndex: ...
-    def window(
-        self, user: NDArray[np.int64], time: NDArray[np.int64], *, length: int, delay: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The newest `length` events of each user with `event_time < time - delay`.
+    def __new__(
+        cls,
+        user: NDArray[np.int64],
+        time: NDArray[np.int64],
+        keep: NDArray[np.bool_] | None = None,
+    ) -> HistoryIndex: ...
+    @staticmethod
+    def mapped(
+        *,
+        rows: NDArray[np.uint32],
+        times: NDArray[np.int64],
+        users: NDArray[np.int64],
+        offsets: NDArray[np.uint32],
+        slots: NDArray[np.uint32],
+        table: int,
+        blocks: Blocks | None,
+    ) -> HistoryIndex:
+        """An index over `columns` that were saved before.
 
-        Strictly: an event at exactly that moment is never seen. The subtraction saturates.
+        Args:
+            rows: `[n]`.
+            times: `[n]`.
+            users: `[u]`.
+            offsets: `[u + 1]`.
+            slots: `[2u]`.
+            table: Rows of the table that the index was built from.
+            blocks: The file that the arrays are views of, to be verified on the way; None if they are in memory.
+
+        Raises:
+            DataError: An array has another dtype or layout.
+        """
+
+    def window(
+        self,
+        user: NDArray[np.int64],
+        time: NDArray[np.int64],
+        *,
+        length: int,
+        delay: int,
+        max_age: int | None = None,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The newest `length` events of each user with `time - max_age <= event_time < time - delay`.
+
+        Strictly: an event at exactly that moment is never seen. The subtractions saturate.
 
         Args:
             user: `[B]`, user of each query.
             time: `[B]`, its moment, in the index's unit.
             length: How many events at most.
             delay: How long after an event it can be known, in the same unit.
+            max_age: How long after an event it is forgotten; None for never.
 
         Returns:
             Starts and stops `[B]`, ranges into `rows()`; (0, 0) for an unknown user.
 
         Raises:
-            DataError: `length` or `delay` is negative, or the lengths differ.
+            DataError: `length`, `delay` or `max_age` is negative, or the lengths differ.
+            StorageError: A block of the index's file is damaged.
+        """
+
+    def windows_of_events(
+        self, *, length: int, delay: int, max_age: int | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """`window` of every indexed event, in the order in which the events were given.
+
+        Raises:
+            DataError: `length`, `delay` or `max_age` is negative.
+            StorageError: A block of the index's file is damaged.
         """
 
     def gather(
         self,
         start: NDArray[np.int64],
         stop: NDArray[np.int64],
-        store: NDArray[np.float32] | NDArray[np.float16] | NDArray[np.uint16] | NDArray[np.int32],
+        store: _Store,
         out: NDArray[np.float32] | NDArray[np.int32],
+        *,
+        dtype: Literal["bf16"] | None = None,
+        codebook: NDArray[np.float32] | None = None,
     ) -> None:
         """Fills `out` with the stored rows of each window, newest first, and zeros behind them.
 
         Args:
             start: `[B]`, as `window` returned it.
             stop: `[B]`.
-            store: `[n, d]`, one row for each event in the order in which the index was given them.
+            store: `[n, d]`, one row for each event in the order in which the index was given them; uint8 codes of
+                int4 are `[n, ceil(d / 2)]`.
             out: `[B, L, d]`, written in place: int32 for an int32 store, else float32. A uint16 store holds
                 the bits of float16 values.
+            dtype: "bf16" if a uint16 store holds the bits of bfloat16 values.
+            codebook: `[16]`, what int4 codes stand for; None for 16 values evenly over [-1, 1].
 
         Raises:
             DataError: A dtype, shape or layout is wrong, `out` is read-only, a window is no range of events,
                 or it has more than `L` events.
+            StorageError: A block of the index's file is damaged.
         """
 
     def rows(self) -> NDArray[np.int64]:
-        """A copy of the event positions, as given, ordered by (user, time, position); `[n]`."""
+        """A copy of the event positions, as given, ordered by (user, time, position); `[n]`.
+
+        Raises:
+            StorageError: A block of the index's file is damaged.
+        """
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """The arrays that the index is made of, read-only and not copied: times, rows, users, offsets, slots."""
+
+    def verified(self) -> dict[str, NDArray[Any]]:
+        """`columns`, every block of their file verified first.
+
+        Raises:
+            StorageError: A block of the index's file is damaged.
+        """
 
     def __len__(self) -> int:
-        """Number of events."""
+        """Number of indexed events."""
 
     @property
     def num_users(self) -> int:
         """Number of distinct users."""
+
+    @property
+    def table(self) -> int:
+        """Rows of the table that the index was built from, those that are not indexed included."""
 
 @final
 class KeyIndex:
@@ -395,6 +479,132 @@ class KeyIndex:
 
     def __len__(self) -> int:
         """Number of keys."""
+
+def window_of_parts(
+    parts: list[HistoryIndex],
+    user: NDArray[np.int64],
+    time: NDArray[np.int64],
+    *,
+    length: int,
+    delay: int,
+    max_age: int | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """One window in each part for each query: together the newest `length` events, later parts newer at a tie.
+
+    Args:
+        parts: Indexes over tables that follow each other.
+        user: `[B]`.
+        time: `[B]`.
+        length: As for `HistoryIndex.window`, over all parts.
+        delay: Likewise.
+        max_age: Likewise.
+
+    Returns:
+        Starts and stops `[B, P]`.
+
+    Raises:
+        DataError: `length`, `delay` or `max_age` is negative, or the lengths differ.
+        StorageError: A block of an index's file is damaged.
+    """
+
+def gather_parts(
+    parts: list[HistoryIndex],
+    start: NDArray[np.int64],
+    stop: NDArray[np.int64],
+    stores: list[_Store],
+    out: NDArray[np.float32] | NDArray[np.int32],
+    *,
+    blocks: list[Blocks | None],
+    dtype: Literal["bf16"] | None = None,
+    codebook: NDArray[np.float32] | None = None,
+) -> None:
+    """`HistoryIndex.gather` over several parts, their windows merged newest first.
+
+    Args:
+        parts: `P` indexes.
+        start: `[B, P]`, or `[B]` for one part.
+        stop: Like `start`.
+        stores: One for each part.
+        out: `[B, L, d]`.
+        blocks: For each store the file that it is a view of, or None.
+        dtype: As for `HistoryIndex.gather`.
+        codebook: Likewise.
+
+    Raises:
+        DataError: As for `HistoryIndex.gather`.
+        StorageError: A block of a file is damaged.
+    """
+
+def fill_slots(users: NDArray[np.int64], first: int, last: int, slots: NDArray[np.uint32]) -> None:
+    """Enters `users[first:last]` into a table of slots, in place.
+
+    Args:
+        users: `[u]`, distinct.
+        first: Users below it are in the table.
+        last: May lie behind the last user.
+        slots: `[2u]`, all 2^32 - 1 at first.
+
+    Raises:
+        DataError: `slots` has another length, or an array another dtype or layout.
+    """
+
+@final
+class Blocks:
+    """A file in memory whose blocks of 256 KiB are verified where they are first touched.
+
+    Args:
+        file: `[bytes]`, usually mapped.
+        sums: XXH3 of each block, see `block_sums`.
+        name: Of the file, for messages.
+
+    Raises:
+        DataError: An array has another dtype or layout.
+    """
+
+    def __new__(cls, file: NDArray[np.uint8], sums: NDArray[np.uint64], name: str) -> Blocks: ...
+    def check(self, start: int, length: int) -> None:
+        """Verifies the blocks of `length` bytes from `start`.
+
+        Raises:
+            StorageError: One is damaged, or has no checksum.
+        """
+
+    def check_array(self, values: NDArray[Any]) -> None:
+        """Verifies the blocks that an array, a C-contiguous view of the file, lies in.
+
+        Raises:
+            StorageError: One is damaged, or the array is no part of the file.
+        """
+
+def block_sums(bytes: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """XXH3 of each 256 KiB of `bytes`; the last may be shorter."""
+
+def joint_key(*columns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """One key for each row of several columns: XXH3 of its integers as little-endian bytes.
+
+    Raises:
+        DataError: There are no columns, or they differ in length or dtype.
+    """
+
+def uniform_codebook() -> NDArray[np.float32]:
+    """Sixteen values evenly over [-1, 1], rising."""
+
+def quantize_rows(
+    values: NDArray[np.float32],
+    *,
+    dtype: Literal["bf16", "int8", "int4"],
+    codebook: NDArray[np.float32] | None = None,
+) -> NDArray[Any]:
+    """Vectors `[n, d]` in [-1, 1] as bf16 bits (uint16), int8, or int4 codes (uint8 `[n, ceil(d / 2)]`).
+
+    Args:
+        values: `[n, d]`; what lies outside [-1, 1] becomes its nearer end.
+        dtype: How to store them.
+        codebook: `[16]`, finite and rising, for int4; None for `uniform_codebook`.
+
+    Raises:
+        DataError: `dtype` is unknown, the codebook is no such, or `values` has another dtype or layout.
+    """
 
 def batch_rows(
     n: int, batch_size: int, *, seed: int, epoch: int, index: int, shuffle: bool

@@ -6,6 +6,7 @@ the log opens at its last commit.
 
     manifest.json                 format, FM fingerprint, the FM's training period, dim, dtype, segments, checksum
     segment-000000.safetensors    user i64 [n], time i64 [n] (microseconds), event i64 [n], score f32 [n], z [n, d]
+    index/                        a history index with one part for each segment, made by `index`
 """
 
 import contextlib
@@ -13,29 +14,32 @@ import hashlib
 import json
 import operator
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import filelock
 import numpy as np
-import safetensors
-import safetensors.numpy
 from numpy.typing import NDArray
 
+from recfm._core import Blocks
 from recfm.errors import DataError, LeakError, LogError
 from recfm.files import reason
 from recfm.history.index import HistoryIndex
+from recfm.history.quantize import CODES, STORED, Stored, Vectors, dequantize, quantize
 from recfm.history.storage import (
-    FORMAT,
-    VERSION,
+    INDEX,
+    LOG,
+    MANIFEST,
+    confirm,
+    locked,
     read_manifest,
     sync_folder,
     write_log_file,
     write_manifest,
 )
+from recfm.history.tensors import check_size, map_tensors, parse, sealed
 
-_DTYPES = {"f32": np.float32, "f16": np.float16}
+_FIX = "restore the file, or score its events again into a new log"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +51,8 @@ class LogRows:
         time: int64 [n], microseconds.
         event: int64 [n], the caller's id of the event, unique in a log.
         score: float32 [n], the FM's predicted probability.
-        z: float32 or float16 [n, d], in [-1, 1].
+        z: float32 or float16 [n, d], in [-1, 1]; float32 where the log stores fewer bits.
+        stored: The same z as the log stores it; None if it is just `z`.
     """
 
     user: NDArray[np.int64]
@@ -55,13 +60,14 @@ class LogRows:
     event: NDArray[np.int64]
     score: NDArray[np.float32]
     z: NDArray[Any]
+    stored: Vectors | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.event)
 
     def history(self) -> HistoryIndex:
-        """Each user's past z, ready to be joined."""
-        return HistoryIndex(self.user, self.time, self.z)
+        """Each user's past z, ready to be joined; in as few bits as the log stores."""
+        return HistoryIndex(self.user, self.time, self.z if self.stored is None else self.stored)
 
 
 class EmbeddingLog:
@@ -79,7 +85,8 @@ class EmbeddingLog:
         fm: str,
         dim: int,
         trained: tuple[int, int],
-        dtype: Literal["f32", "f16"] = "f32",
+        dtype: Stored = "f32",
+        codebook: NDArray[np.float32] | None = None,
     ) -> "EmbeddingLog":
         """Start an empty log.
 
@@ -88,7 +95,8 @@ class EmbeddingLog:
             fm: Fingerprint of the FM whose embeddings these are.
             dim: d, the width of z.
             trained: First and last event time (microseconds) of the FM's training period, validation included.
-            dtype: How z is stored.
+            dtype: How z is stored (see `recfm.history.quantize`).
+            codebook: float32 [16], rising, for int4; 16 values evenly over [-1, 1] without it.
 
         Raises:
             DataError: An argument makes no sense.
@@ -97,31 +105,34 @@ class EmbeddingLog:
         for name, value, fine in (
             ("fm", fm, isinstance(fm, str) and fm != ""),
             ("dim", dim, isinstance(dim, int | np.integer) and dim >= 1),
-            ("dtype", dtype, dtype in _DTYPES),
+            ("dtype", dtype, dtype in STORED),
             ("trained", trained, _is_period(trained)),
         ):
             if not fine:
                 raise DataError(
                     f"{name} is {value!r}: fm must be a fingerprint, dim at least 1, dtype one of "
-                    f"{', '.join(_DTYPES)}, trained (first, last) times"
+                    f"{', '.join(STORED)}, trained (first, last) times"
                 )
+        quantize(np.zeros((0, int(dim)), np.float32), dtype, codebook=codebook)  # or it says what is wrong
         folder = Path(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise LogError(f"cannot create '{folder}': {reason(error)}") from None
         manifest = {
-            "format": FORMAT,
-            "version": VERSION,
+            "format": LOG.format,
+            "version": LOG.version,
             "fm": fm,
             "dim": int(dim),
             "dtype": dtype,
             "trained": {"from": int(trained[0]), "to": int(trained[1])},
             "segments": [],
         }
+        if codebook is not None:
+            manifest["codebook"] = [float(code) for code in codebook]
         log = cls(folder, manifest)
-        with log._locked():
-            if (folder / "manifest.json").exists():  # another process was faster
+        with locked(folder, LOG):
+            if (folder / MANIFEST).exists():  # another process was faster
                 raise LogError(
                     f"'{folder}' already holds an embedding log: open it, or choose another folder"
                 )
@@ -141,20 +152,14 @@ class EmbeddingLog:
                 of another FM.
         """
         folder = Path(folder)
-        manifest = read_manifest(folder / "manifest.json")
+        manifest = read_manifest(folder, LOG)
         if fm is not None and manifest["fm"] != fm:
             raise LogError(
                 f"the log at '{folder}' is of FM {manifest['fm'][:12]}, not {fm[:12]}: two embedding spaces must not "
                 "mix in one sequence; score the events again with this FM into a new log"
             )
         for segment in manifest["segments"]:
-            path = folder / segment["file"]
-            found = path.stat().st_size if path.exists() else None
-            if found != segment["bytes"]:
-                state = "is missing" if found is None else f"has {found} bytes instead of {segment['bytes']}"
-                raise LogError(
-                    f"segment '{path}' {state}: restore the file, or score its events again into a new log"
-                )
+            check_size(folder / segment["file"], segment["bytes"], what="segment", error=LogError, fix=_FIX)
         return cls(folder, manifest)
 
     @property
@@ -166,6 +171,17 @@ class EmbeddingLog:
     def dim(self) -> int:
         """d, the width of z."""
         return int(self._manifest["dim"])
+
+    @property
+    def dtype(self) -> Stored:
+        """How z is stored."""
+        dtype: Stored = self._manifest["dtype"]
+        return dtype
+
+    @property
+    def _codebook(self) -> NDArray[np.float32] | None:
+        codebook = self._manifest.get("codebook")
+        return None if codebook is None else np.array(codebook, np.float32)
 
     @property
     def trained(self) -> tuple[int, int]:
@@ -211,25 +227,25 @@ class EmbeddingLog:
             raise LogError(
                 f"these embeddings are of FM {fm[:12]}, the log is of {self.fm[:12]}: start a new log"
             )
-        z_dtype = _DTYPES[self._manifest["dtype"]]
         rows = {
             "user": _column("user", user, np.int64, 1),
             "time": _column("time", time, np.int64, 1),
             "event": _column("event", event, np.int64, 1),
             "score": _column("score", score, np.float32, 1),
-            "z": _column("z", z, z_dtype, 2),
+            "z": _column("z", z, np.float16 if self.dtype == "f16" else np.float32, 2),
         }
         with self._writing():
             events = self._check(rows)
             name = f"segment-{len(self._manifest['segments']):06d}.safetensors"
             header = {key: str(self._manifest[key]) for key in ("format", "version", "fm", "dim", "dtype")}
             header["trained"] = json.dumps(self._manifest["trained"])
-            content = safetensors.numpy.save(rows, metadata=header)
+            rows["z"] = quantize(rows["z"], self.dtype, codebook=self._codebook).codes
+            content, sums = sealed(rows, header)
             self._write_segment(self.folder / name, content)
             segment = {
                 "file": name,
                 "rows": len(rows["event"]),
-                "bytes": len(content),
+                **sums,
                 "sha256": hashlib.sha256(content).hexdigest(),
             }
             self._events = None  # unknown again until the commit stands
@@ -291,9 +307,49 @@ class EmbeddingLog:
             name: np.concatenate([p[name] for p in parts]) if parts else np.zeros(0, dtype)
             for name, dtype in empty.items()
         }
-        z_dtype = _DTYPES[self._manifest["dtype"]]
-        z = np.concatenate([p["z"] for p in parts]) if parts else np.zeros((0, self.dim), z_dtype)
-        return LogRows(**columns, z=z)
+        width = -(-self.dim // 2) if self.dtype == "int4" else self.dim
+        codes = np.concatenate([p["z"] for p in parts]) if parts else np.zeros((0, width), CODES[self.dtype])
+        if self.dtype in ("f32", "f16"):
+            return LogRows(**columns, z=codes, stored=None)
+        stored = self._vectors(codes)
+        return LogRows(**columns, z=dequantize(stored), stored=stored)
+
+    def _vectors(self, codes: NDArray[Any], blocks: Blocks | None = None) -> Vectors:
+        return Vectors(stored=self.dtype, codes=codes, dim=self.dim, codebook=self._codebook, blocks=blocks)
+
+    def index(self) -> HistoryIndex:
+        """Each user's past z without reading the log into memory: one part and one mapped store for each segment.
+
+        The index lives in `index/` beside the segments; segments that were appended since are indexed now, the
+        others are left alone. Every block of both is verified when it is first touched.
+
+        Raises:
+            LogError: A segment is missing, truncated or damaged.
+            StorageError: The index is damaged or of another log (delete its folder), or cannot be written.
+        """
+        segments = self._manifest["segments"]
+        mapped = [self._map_segment(segment) for segment in segments]
+        stores = [self._vectors(values["z"], blocks) for values, blocks in mapped]
+        folder = self.folder / "index"
+        if not (folder / MANIFEST).exists():
+            with contextlib.suppress(INDEX.error):  # another process may be faster; `open` tells
+                HistoryIndex.empty(folder)
+        index = HistoryIndex.open(folder)
+        known = [found.get("segment") for found in index.entries]
+        if known != [segment["sha256"] for segment in segments[: len(known)]]:
+            raise INDEX.error(f"the history index at '{folder}' is of another log: delete that folder")
+        for segment, (values, blocks) in zip(segments[len(known) :], mapped[len(known) :], strict=True):
+            for name in ("user", "time"):
+                if blocks is not None:
+                    blocks.check_array(values[name])
+            index.append(values["user"], values["time"], segment=segment["sha256"])
+        return index.with_values(stores)
+
+    def _map_segment(self, segment: dict[str, Any]) -> tuple[dict[str, NDArray[Any]], Blocks | None]:
+        if "checks" not in segment:  # written by a recfm that had no checksums for blocks
+            return self._read_segment(segment), None
+        file = map_tensors(self.folder / segment["file"], segment, what="segment", error=LogError, fix=_FIX)
+        return file.tensors, file.blocks
 
     def _read_segment(self, segment: dict[str, Any]) -> dict[str, NDArray[Any]]:
         path = self.folder / segment["file"]
@@ -306,10 +362,7 @@ class EmbeddingLog:
                 f"segment '{path}' does not match its checksum: the file was altered or damaged; "
                 "restore it, or score its events again into a new log"
             )
-        try:
-            return safetensors.numpy.load(content)
-        except safetensors.SafetensorError as error:
-            raise LogError(f"segment '{path}' is not a valid safetensors file: {error}") from None
+        return parse(np.frombuffer(content, np.uint8))[0]
 
     def _write_segment(self, path: Path, content: bytes) -> None:
         write_log_file(path, content)
@@ -320,37 +373,15 @@ class EmbeddingLog:
             raise LogError(f"cannot write '{path}': {reason(error)}; the log is as it was before") from None
 
     def _commit(self, manifest: dict[str, Any]) -> None:
-        write_manifest(self.folder / "manifest.json", manifest)
+        write_manifest(self.folder, manifest, LOG)
         self._manifest = manifest
-        try:
-            sync_folder(self.folder)
-        except OSError as error:
-            raise LogError(
-                f"'{self.folder}' is committed, but the disk did not confirm it ({reason(error)}): "
-                "it may not survive a power cut"
-            ) from None
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Be the only writer."""
-        lock = filelock.FileLock(self.folder / ".lock", timeout=0)
-        try:
-            lock.acquire()
-        except filelock.Timeout:
-            raise LogError(f"another process is writing to '{self.folder}': wait until it is done") from None
-        except (OSError, NotImplementedError) as error:
-            why = reason(error) if isinstance(error, OSError) else "its file system has no locks"
-            raise LogError(f"cannot write to '{self.folder}': {why}") from None
-        try:
-            yield
-        finally:
-            lock.release()
+        confirm(self.folder, LOG)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         """Be the only writer, and see what earlier writers committed since this log was opened."""
-        with self._locked():
-            found = read_manifest(self.folder / "manifest.json")
+        with locked(self.folder, LOG):
+            found = read_manifest(self.folder, LOG)
             if found != self._manifest:
                 if _identity(found) != _identity(self._manifest):
                     raise LogError(

@@ -209,6 +209,59 @@ pub enum Error {
     /// List offsets that do not describe lists.
     #[error("`offsets` is not valid: {0}")]
     Offsets(String),
+    /// More events than a part of a history index can number.
+    #[error(
+        "`user` has {0} rows, but one part of a history index holds fewer than 4294967295: append the events in parts"
+    )]
+    PartSize(usize),
+    /// A position that an index points to but does not have.
+    #[error(
+        "the history index points to {start}..{stop} of {n} values: it is damaged, build it again"
+    )]
+    IndexRange {
+        /// First position.
+        start: usize,
+        /// Behind the last.
+        stop: usize,
+        /// Values that there are.
+        n: usize,
+    },
+    /// Bytes of a file that are not what was written.
+    #[error(
+        "bytes {start} to {stop} of '{file}' do not match their checksum: the file was altered or damaged; restore it from a backup, or build it again"
+    )]
+    Damaged {
+        /// Name of the file.
+        file: String,
+        /// First of the bytes.
+        start: usize,
+        /// Behind the last of them.
+        stop: usize,
+    },
+    /// Bytes of a file that no checksum covers.
+    #[error(
+        "bytes {start} to {stop} of '{file}' have no checksum: the file is damaged, build it again"
+    )]
+    Unchecked {
+        /// Name of the file.
+        file: String,
+        /// First byte.
+        start: usize,
+        /// Behind the last byte.
+        stop: usize,
+    },
+    /// A joint key of nothing.
+    #[error("a joint key needs at least one column")]
+    NoColumns,
+    /// A way of storing vectors that is not known.
+    #[error("`dtype` is '{0}', but it must be one of bf16, int8, int4")]
+    StoredKind(String),
+    /// A codebook that int4 cannot use.
+    #[error("`codebook` must be 16 finite float32 values, rising")]
+    Codebook,
+    /// Work that was asked to end.
+    #[error("interrupted")]
+    Interrupted,
     /// A window that is not a range of events.
     #[error("window {row} is [{start}, {stop}), which is no range of the {n} events")]
     WindowRange {
@@ -337,18 +390,6 @@ pub enum Error {
         /// What the operating system said.
         reason: String,
     },
-    /// Bytes of a file that are not those that were written.
-    #[error(
-        "'{file}' is damaged: bytes {offset} to {} do not match their checksum; restore the file or make it again", offset + *bytes as u64
-    )]
-    Damaged {
-        /// The file.
-        file: String,
-        /// Where the bad bytes begin.
-        offset: u64,
-        /// How many bytes were checked.
-        bytes: usize,
-    },
     /// An unusable `RECFM_NUM_THREADS`.
     #[error("RECFM_NUM_THREADS is '{0}', but it must be a whole number from 1 to 1024")]
     Threads(String),
@@ -385,6 +426,11 @@ impl Error {
             | Self::Range { .. }
             | Self::RowRange { .. }
             | Self::Offsets(_)
+            | Self::PartSize(_)
+            | Self::Codebook
+            | Self::NoColumns
+            | Self::StoredKind(_)
+            | Self::Interrupted
             | Self::WindowRange { .. }
             | Self::WindowLength { .. }
             | Self::NotFinite { .. }
@@ -400,9 +446,11 @@ impl Error {
             | Self::Label { .. }
             | Self::NanScore(_)
             | Self::Probability { .. } => ErrorKind::Metric,
-            Self::Unreadable { .. } | Self::Unwritable { .. } | Self::Damaged { .. } => {
-                ErrorKind::Storage
-            }
+            Self::Unreadable { .. }
+            | Self::Unwritable { .. }
+            | Self::IndexRange { .. }
+            | Self::Damaged { .. }
+            | Self::Unchecked { .. } => ErrorKind::Storage,
             Self::Choice { .. } | Self::BinCount(_) | Self::Threads(_) | Self::Pool { .. } => {
                 ErrorKind::Config
             }

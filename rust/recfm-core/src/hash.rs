@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::column::{Chunk, fill, first_null, total_len};
+use crate::history::same_length;
 use crate::xxh3::Xxh3;
 use crate::{Error, Result, pool};
 
@@ -129,6 +130,28 @@ pub fn hash_keys(chunks: &[Chunk<'_>], name: &str) -> Result<Vec<i64>> {
     Ok(keys)
 }
 
+/// One key for each row of several columns: the bits of XXH3 over its integers, little-endian, one after another.
+pub fn joint_keys(columns: &[&[i64]]) -> Result<Vec<i64>> {
+    let Some(first) = columns.first() else {
+        return Err(Error::NoColumns);
+    };
+    for column in columns {
+        same_length("a column", column.len(), "the first", first.len())?;
+    }
+    let key = |row: usize, bytes: &mut Vec<u8>| {
+        bytes.clear();
+        bytes.extend(columns.iter().flat_map(|column| column[row].to_le_bytes()));
+        xxh3_64(bytes) as i64
+    };
+    pool::install(|| {
+        (0..first.len())
+            .into_par_iter()
+            .with_min_len(1 << 12)
+            .map_init(Vec::new, |bytes, row| key(row, bytes))
+            .collect()
+    })
+}
+
 /// A value that the tables of this crate find by its hash.
 pub(crate) trait Key: Copy + Ord + Send + Sync {
     /// Not part of any stored format.
@@ -183,6 +206,17 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn joint_keys_are_the_hash_of_the_joined_bytes() {
+        let bytes = [7_i64.to_le_bytes(), (-1_i64).to_le_bytes()].concat();
+        assert_eq!(joint_keys(&[&[7], &[-1]]), Ok(vec![xxh3_64(&bytes) as i64]));
+        assert_eq!(joint_keys(&[]), Err(Error::NoColumns));
+        assert!(matches!(
+            joint_keys(&[&[7], &[]]),
+            Err(Error::Length { .. })
+        ));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 #![deny(missing_docs)]
 
 pub mod batch;
+pub mod blocks;
 pub mod column;
 mod count;
 pub mod encode;
@@ -16,11 +17,14 @@ pub mod hash;
 pub mod history;
 mod ids;
 pub mod keys;
+mod memory;
 pub mod metrics;
 pub mod pool;
+pub mod quantize;
 pub mod regions;
 pub mod shuffle;
 mod sort;
+pub mod stop;
 pub mod take;
 pub mod text;
 pub mod vocab;

@@ -61,8 +61,8 @@ pub fn read_regions<P: AsRef<Path> + Sync>(
             }
             Err(Error::Damaged {
                 file: path.as_ref().display().to_string(),
-                offset: region.offset,
-                bytes: region.bytes,
+                start: region.offset as usize,
+                stop: region.offset as usize + region.bytes,
             })
         })
     })?
@@ -121,7 +121,14 @@ mod tests {
         assert_eq!(read(&good, 4), Ok(b"7801".to_vec()));
         assert!(matches!(read(&good, 5), Err(Error::Length { .. })));
         let damaged = read(&[region(1, b"13")], 2);
-        assert!(matches!(damaged, Err(Error::Damaged { offset: 1, .. })));
+        assert!(matches!(
+            damaged,
+            Err(Error::Damaged {
+                start: 1,
+                stop: 3,
+                ..
+            })
+        ));
         let short = read(&[region(8, b"890")], 3);
         assert!(
             matches!(short, Err(Error::Unreadable { reason, .. }) if reason.contains("shorter"))

@@ -1,5 +1,7 @@
 """Sequences by other keys than the user, over indexes of several parts and from files: the same past everywhere."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -34,7 +36,7 @@ def test_every_row_sees_the_past_of_its_key(encoded, name, parts, jagged):
     numbers = np.arange(n, dtype=np.int32)[:, None]
     bounds = [n * p // parts for p in range(parts + 1)]
     index = HistoryIndex(key[: bounds[1]], encoded.time[: bounds[1]], numbers[: bounds[1]])
-    for first, last in zip(bounds[1:], bounds[2:], strict=False):
+    for first, last in pairwise(bounds[1:]):
         index.append(key[first:last], encoded.time[first:last], numbers[first:last])
     assert index.num_parts == parts
     past = PastEvents(index=index, length=4, key=key if name == "joint" else name, jagged=jagged)

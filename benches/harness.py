@@ -151,16 +151,20 @@ class Results:
         """Facts that belong to the whole run."""
         self.notes.update(facts)
 
+    @property
+    def path(self) -> Path:
+        """Where the results of today go."""
+        return RESULTS / f"{self.theme}_{_today()}.json"
+
     def write(self) -> None:
         """Write `results/<theme>_<date>.json`; a quick run writes nothing, its numbers are not for keeping."""
         if QUICK:
             return
         RESULTS.mkdir(exist_ok=True)
-        today = datetime.datetime.now(datetime.UTC).date().isoformat()
-        path = RESULTS / f"{self.theme}_{today}.json"
+        path = self.path
         document = {
             "theme": self.theme,
-            "date": today,
+            "date": _today(),
             "command": f"make bench-{self.theme}",
             "hardware": hardware(),
             "versions": versions(),
@@ -199,6 +203,10 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _today() -> str:
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
 def _short(value: float) -> float:

@@ -50,7 +50,11 @@ def table() -> str:
         found = {row["name"]: row for row in newest(theme)["results"]}
         for name, words in wanted.items():
             row = found[name]
-            target = "-" if row["target"] is None else f"{row['target']:g}x {'met' if row['met'] else '**missed**'}"
+            target = (
+                "-"
+                if row["target"] is None
+                else f"{row['target']:g}x {'met' if row['met'] else '**missed**'}"
+            )
             ours, peer = (_number(row[side], row["unit"]) for side in ("ours", "peer"))
             lines.append(f"| {words} | {ours} | {peer} | {row['ratio']:.3g}x | {target} |")
     return "\n".join(lines)

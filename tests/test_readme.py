@@ -84,3 +84,29 @@ def test_the_table_of_speeds_is_the_newest_committed_results():
     spec.loader.exec_module(speed_table)
     shown = README.partition("<!-- speed:begin -->")[2].partition("<!-- speed:end -->")[0]
     assert speed_table.table() in shown
+
+
+def test_the_data_page_runs_as_written(monkeypatch, tmp_path):
+    rng = np.random.default_rng(0)
+    rows = 3000
+    events = pl.DataFrame(
+        {
+            "user": rng.integers(0, 50, rows),
+            "item": rng.integers(0, 90, rows),
+            "time": np.arange(rows),
+            "clicked": rng.integers(0, 2, rows),
+            "query": [f"q{i % 31}" for i in range(rows)],
+            "price": rng.lognormal(size=rows),
+            "age": rng.integers(18, 80, rows),
+            "tags": [[i % 7, i % 5] for i in range(rows)],
+        }
+    )
+    for name in ("log", "train"):
+        (tmp_path / name).mkdir()
+        events.write_parquet(tmp_path / name / "0.parquet")
+    monkeypatch.chdir(tmp_path)
+    scope = {}
+    for example in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "data.md").read_text(), re.DOTALL):
+        exec(compile(example, "docs/data.md", "exec"), scope)
+    assert scope["batch"].ids.shape == (rows, 3)
+    assert len(scope["index"]) == rows

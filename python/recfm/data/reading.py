@@ -158,7 +158,13 @@ def _arrow(producer: Any) -> Iterator[pl.DataFrame]:
             raise DataError(f"the Arrow stream broke off: {first_line(error)}") from None
         if chunk is None:
             return
-        frame = pl.from_arrow(chunk)
+        try:
+            frame = pl.from_arrow(chunk)
+        except (*_FAILURES, ValueError) as error:  # ValueError: also pyarrow's own
+            raise DataError(
+                f"the Arrow table cannot be read ({first_line(error)}): give it without columns of types that "
+                "Polars lacks, and with each name once"
+            ) from None
         if isinstance(frame, pl.Series):
             if not isinstance(frame.dtype, pl.Struct):
                 raise SchemaError(f"events are one column of {frame.dtype}: give a table")

@@ -119,3 +119,19 @@ def test_a_delay_may_be_a_fraction_of_a_second(delay):
         for t in query.tolist()
     ]
     assert (stop - start).tolist() == seen
+
+
+@pytest.mark.parametrize("start", [-1, 10**6])
+def test_an_epoch_begins_at_one_of_its_batches(encoded, start):
+    with pytest.raises(DataError, match=f"start is {start}: an epoch has"):
+        list(Batches(encoded, batch_size=2).epoch(0, start=start))
+
+
+def test_a_padded_sequence_has_a_length(encoded):
+    index = HistoryIndex(encoded.user, encoded.time, encoded.ids)
+    with pytest.raises(DataError, match="sequence 'past' has length None"):
+        Batches(encoded, batch_size=2, sequences={"past": PastEvents(index=index, length=None)})
+    whole = PastEvents(index=index, length=None, jagged=True)
+    assert Batches(encoded, batch_size=2, sequences={"past": whole}).batch(0, 0).sequences[
+        "past"
+    ].lengths.shape == (2,)

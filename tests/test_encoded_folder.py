@@ -290,3 +290,38 @@ def test_a_running_writer_is_not_cleared_away(tmp_path, whole):
         assert other.exists()
         assert parent.exists()
     assert not mine.exists()
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 300, "~there-is-nobody-of-this-name/\0"])
+def test_a_folder_that_cannot_be_is_refused(tmp_path, whole, name):
+    frame, encoder, _ = whole
+    with pytest.raises(StorageError):
+        encoder.encode(frame, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_link_to_nowhere_is_left_alone(tmp_path, whole):
+    frame, encoder, _ = whole
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(StorageError, match="exists already"):
+        encoder.encode(frame, link)
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
+
+
+def test_names_that_look_like_patterns_and_homes_are_paths(tmp_path, whole, monkeypatch):
+    frame, encoder, _ = whole
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert encoder.encode(frame, "~/a[b]**c").folder == tmp_path / "a[b]**c"
+    assert len(EncodedFolder("~/a[b]**c")) == len(frame)
+
+
+def test_what_a_killed_process_of_our_own_number_left_is_cleared_away(tmp_path, whole):
+    frame, encoder, _ = whole
+    left = FolderWriter(tmp_path / "out", encoder)._temporary  # as in a container that starts again
+    left.mkdir()
+    (left / "events-00000.arrow").write_bytes(b"half")
+    encoder.encode(frame, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    with FolderWriter(tmp_path / "new", encoder), pytest.raises(StorageError, match="cannot create"):
+        encoder.encode(frame, tmp_path / "new")

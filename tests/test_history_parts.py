@@ -198,7 +198,7 @@ def test_chunks_of_another_kind_are_named(tmp_path, passes, message):
     assert not list(tmp_path.glob("[!.]*"))
 
 
-@pytest.mark.parametrize("memory", ["lots", "1MiB", 0, "-4GiB"])
+@pytest.mark.parametrize("memory", ["lots", "1MiB", 0, "-4GiB", "inf", "9" * 400, None])
 def test_a_memory_that_is_none_is_refused(tmp_path, memory):
     with pytest.raises(DataError, match="memory is"):
         HistoryIndex.build(tmp_path, lambda: iter([]), memory=memory)

@@ -278,3 +278,17 @@ class FakeFolderOf(FakeFolder):
 
     def read(self, blocks):
         return self._encoded
+
+
+def test_a_state_of_other_pools_is_refused(encoded):
+    folder = FakeFolder(encoded, 20)
+    pools = Batches(folder, batch_size=7, memory=int(4 * block_bytes(encoded, 20) + 10))
+    state = Loader(pools).state_dict()
+    Loader(pools).load_state_dict(state)
+    with pytest.raises(DataError, match="num_pools"):
+        Loader(Batches(folder, batch_size=7)).load_state_dict(state)
+
+
+def test_a_size_beyond_all_numbers_is_none():
+    with pytest.raises(ConfigError, match="give a size"):
+        memory_bytes("9" * 400)

@@ -93,3 +93,23 @@ def test_a_file_that_is_cut_short_is_named(tmp_path):
 def test_a_query_without_the_column_is_refused():
     with pytest.raises(SchemaError, match="lacks a column"):
         list(TableReader(table(5).lazy().drop("b"), COLUMNS).pieces(10))
+
+
+@pytest.mark.parametrize(
+    ("names", "extra"),
+    [
+        (["a", "a"], pa.array([1, 2])),
+        (["a", "b"], pa.array([pa.MonthDayNano([1, 2, 3])] * 2)),
+    ],
+    ids=["a name twice", "a type that Polars lacks"],
+)
+def test_an_arrow_table_that_polars_cannot_hold_is_refused(names, extra):
+    given = pa.Table.from_arrays([pa.array([1, 2]), extra], names=names)
+    with pytest.raises(DataError, match="the Arrow table cannot be read"):
+        list(TableReader(given, ["a"]).pieces(10))
+
+
+@pytest.mark.parametrize("path", ["~there-is-nobody-of-this-name/x", "a\0b"])
+def test_a_path_that_is_none_is_refused(path):
+    with pytest.raises(DataError, match=r"no path|no event table"):
+        TableReader(path, ["a"])

@@ -31,8 +31,13 @@ def memory_bytes(memory: str | int) -> int:
         ConfigError: It is no size above 0.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Z]*)\s*", str(memory).upper())
-    if match and match[2] in _UNITS and (found := int(float(match[1]) * _UNITS[match[2]])) > 0:
-        return found
+    if (
+        match
+        and match[2] in _UNITS
+        and 0 < (found := float(match[1]) * _UNITS[match[2]]) < float("inf")
+        and int(found)
+    ):
+        return int(found)
     raise ConfigError(f"memory is {memory!r}: give a size such as '512MiB' or '2GB', or a number of bytes")
 
 

@@ -124,6 +124,11 @@ class Batches:
         """int64 [n], the rows to serve; the order of an epoch without shuffling."""
         return self._source.rows
 
+    @property
+    def num_pools(self) -> int:
+        """Pools that an epoch is shuffled in, which `memory` decides; 1 is a global shuffle."""
+        return self._source.num_pools
+
     def __len__(self) -> int:
         """Batches per epoch, the same on every rank."""
         n, together = len(self._source), self.batch_size * self.world_size
@@ -134,7 +139,12 @@ class Batches:
         """The batches of one epoch from `start` on, in order.
 
         Batches that follow each other share memory: copy one (`copy.deepcopy`) to keep it without its neighbours.
+
+        Raises:
+            DataError: There is no such batch to start at, or the epoch does not fit 63 bits.
         """
+        if not 0 <= start <= len(self):
+            raise DataError(f"start is {start}: an epoch has {len(self)} batches")
         group = max(1, _AHEAD_ROWS // self.batch_size)
         for first in range(start, len(self), group):
             yield from self._batches(epoch, range(first, min(first + group, len(self))))

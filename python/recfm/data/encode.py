@@ -144,7 +144,7 @@ class Encoder:
             },
             user=_core.hash_keys(frame[schema.user], name=schema.user),
             item=_core.hash_keys(frame[schema.item], name=schema.item),
-            time=event_time(frame, schema),
+            time=event_time(frame, schema, first_row=first_row),
             label=frame[schema.label].cast(pl.Float32).to_numpy().copy(),
         )
 

@@ -8,6 +8,7 @@ A block holds `user`, `item`, `time` (int64), `label` (float32), `ids` and `nume
 that a row is one stretch of memory) and `tokens.<name>` (lists of int32). Polars opens the files as they are.
 """
 
+import glob
 import os
 import shutil
 import socket
@@ -36,9 +37,15 @@ Region = tuple[int, int, int]
 """Offset in its file, bytes, XXH3."""
 
 
+_ours: set[Path] = set()
+"""Temporary folders that this process is writing."""
+
+
 def refuse_existing(folder: Path) -> None:
-    """Raise a `StorageError` if there is something at `folder` already."""
-    if folder.exists():
+    """Raise a `StorageError` if there is something at `folder` already, or can be nothing."""
+    if "\0" in str(folder):
+        raise StorageError(f"{str(folder)!r} is no path: it holds a NUL byte")
+    if os.path.lexists(folder):  # a broken link is something too
         raise StorageError(f"'{folder}' exists already: remove it, or choose another folder")
 
 
@@ -54,7 +61,7 @@ class FolderWriter:
     """
 
     def __init__(self, folder: str | Path, encoder: Encoder) -> None:
-        self.folder, self._encoder = Path(folder), encoder
+        self.folder, self._encoder = Path(os.path.expanduser(folder)), encoder
         refuse_existing(self.folder)
         self._temporary = self.folder.with_name(f".{self.folder.name}.{_owner()}.tmp")
         self._files: list[dict[str, Any]] = []
@@ -63,15 +70,21 @@ class FolderWriter:
 
     def __enter__(self) -> "FolderWriter":
         _remove_abandoned(self.folder)
+        place = self._temporary.resolve()
+        first = place not in _ours
+        _ours.add(place)  # before it is there, so that no other thread clears it away
         try:
             self._temporary.mkdir(parents=True)
         except OSError as error:
+            if first:
+                _ours.discard(place)
             raise StorageError(f"cannot create '{self._temporary}': {reason(error)}") from None
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        _ours.discard(self._temporary.resolve())
         shutil.rmtree(self._temporary, ignore_errors=True)
 
     def append(self, encoded: Encoded) -> None:
@@ -154,7 +167,7 @@ class EncodedFolder:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = Path(os.path.expanduser(folder))
         self._manifest = read_manifest(self.folder, ENCODED)
         for file in self._manifest["files"]:
             path = self.folder / file["file"]
@@ -304,9 +317,11 @@ def _owner() -> str:
 def _remove_abandoned(folder: Path) -> None:
     """Remove what a killed process on this machine left of this folder."""
     host = socket.gethostname()
-    for left in folder.parent.glob(f".{folder.name}.{host}-*.tmp"):
+    for left in folder.parent.glob(glob.escape(f".{folder.name}.{host}-") + "*.tmp"):
         pid = left.name.removesuffix(".tmp").rpartition("-")[2]
-        if pid.isdigit() and int(pid) != os.getpid() and not _alive(int(pid)):
+        # A container that starts again has the process id of the one that was killed.
+        alive = left.resolve() in _ours if pid == str(os.getpid()) else not pid.isdigit() or _alive(int(pid))
+        if not alive:
             shutil.rmtree(left, ignore_errors=True)
 
 

@@ -36,8 +36,9 @@ def parquet_files(path: str | Path) -> list[Path]:
     Raises:
         DataError: There are none.
     """
-    path = Path(path).expanduser()
+    path = Path(path)
     try:
+        path = path.expanduser()
         if path.is_dir():
             files = sorted(file for file in path.glob("*.parquet") if file.name[0] not in "._")
         elif path.exists():
@@ -46,7 +47,7 @@ def parquet_files(path: str | Path) -> list[Path]:
             files = [Path(file) for file in sorted(glob.glob(str(path)))]
     except OSError as error:
         raise DataError(f"'{path}' cannot be read ({reason(error)}): give a Parquet file") from None
-    except ValueError as error:  # a NUL byte in the path
+    except (ValueError, RuntimeError) as error:  # a NUL byte in the path, or the ~ of nobody
         raise DataError(f"'{path}' is no path: {error}") from None
     if not files:
         raise DataError(f"no event table at '{path}': give a Parquet file, a folder of them or a glob")
@@ -145,8 +146,10 @@ def _expect(
         raise SchemaError(f"column '{name}' ({role}) has dtype {dtype}: it must hold {wanted}")
 
 
-def event_time(frame: pl.DataFrame, schema: Schema) -> NDArray[np.int64]:
+def event_time(frame: pl.DataFrame, schema: Schema, *, first_row: int = 0) -> NDArray[np.int64]:
     """The time column as int64 microseconds [n]. Integers are taken in `schema.time_unit`.
+
+    Errors count rows from `first_row` on.
 
     Raises:
         DataError: An integer time does not fit in 64-bit microseconds.
@@ -159,7 +162,9 @@ def event_time(frame: pl.DataFrame, schema: Schema) -> NDArray[np.int64]:
     values = column.to_physical().cast(pl.Int64, strict=False)
     if values.null_count():
         row = int(values.is_null().arg_max() or 0)
-        raise DataError(f"column '{schema.time}' holds {column[row]} in row {row}: a time must fit int64")
+        raise DataError(
+            f"column '{schema.time}' holds {column[row]} in row {first_row + row}: a time must fit int64"
+        )
     times: NDArray[np.int64] = values.to_numpy()
     if unit == "ns":
         return times // 1_000

@@ -161,9 +161,10 @@ def _arrow(producer: Any) -> Iterator[pl.DataFrame]:
             return
         try:
             frame = pl.from_arrow(chunk)
-        except pl.exceptions.PolarsError as error:
-            raise SchemaError(
-                f"the Arrow stream is no table that Polars reads: {first_line(error)}"
+        except (*_FAILURES, ValueError) as error:  # ValueError: also pyarrow's own
+            raise DataError(
+                f"the Arrow table cannot be read ({first_line(error)}): give it without columns of types that "
+                "Polars lacks, and with each name once"
             ) from None
         if isinstance(frame, pl.Series):
             if not isinstance(frame.dtype, pl.Struct):

@@ -21,6 +21,8 @@ def check(name: str, past: "PastEvents", rows: int) -> None:
     """
     if past.index.values is None and not past.counts_only:
         raise DataError(f"sequence '{name}' has an index without values: give it some, or set counts_only")
+    if past.length is None and not (past.jagged or past.counts_only):
+        raise DataError(f"sequence '{name}' has length None: set jagged to keep all events, or give a length")
     past.check_key(rows)
     none = np.zeros(0, np.int64)
     past.window(none, none)
@@ -41,6 +43,7 @@ def join(past: "PastEvents", rows: Rows) -> Sequence:
             values=torch.from_numpy(_jagged(past, start, stop, lengths)),
             offsets=torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)])),
         )
+    assert past.length is not None  # refused by `check`
     out = _room(past, len(key), past.length)
     past.index.gather(start, stop, out)
     if out.dtype == np.int32:

@@ -103,6 +103,11 @@ class Source(Protocol):
         """int64 [n], the rows of an epoch in the order of the table or as they were given."""
         ...
 
+    @property
+    def num_pools(self) -> int:
+        """Pools that an epoch is shuffled in."""
+        ...
+
     def __len__(self) -> int:
         """Rows in an epoch."""
         ...
@@ -114,6 +119,8 @@ class Source(Protocol):
 
 class MemorySource:
     """Rows of a table in memory, permuted as a whole."""
+
+    num_pools = 1
 
     def __init__(self, encoded: Encoded, rows: RowsToServe, *, seed: int, shuffle: bool) -> None:
         if rows is None or isinstance(rows, tuple):

@@ -34,7 +34,7 @@ def memory_bytes(memory: str | int) -> int:
         number = memory.removesuffix(text).strip()
     try:
         size = int(float(number) * unit)
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         raise DataError(f"memory is {memory!r}: give bytes, or a size such as '512MiB' or '4GiB'") from None
     if size < _FIXED + (64 << 20):
         raise DataError(f"memory is {memory!r}: at least 256MiB are needed")

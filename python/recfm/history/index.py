@@ -350,14 +350,14 @@ class PastEvents:
 
     With `counts_only` a row carries the number of its past events (all of them) and nothing else. With `jagged`
     nothing is padded: a batch carries the events of its rows one behind the other, and offsets. Events older than
-    `max_age` seconds are forgotten.
+    `max_age` seconds are forgotten. A `length` of None keeps all events, for jagged or counted ones only.
 
     `key` says what the index groups events by: "user", "item", or an int64 array with the key of every row of the
     encoded table (see `joint_key`).
     """
 
     index: HistoryIndex
-    length: int = 50
+    length: int | None = 50
     delay: float = 0.0
     counts_only: bool = False
     jagged: bool = False

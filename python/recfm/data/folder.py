@@ -63,7 +63,7 @@ class FolderWriter:
         self._rows, self._blocks, self._ended = 0, 0, False
 
     def __enter__(self) -> "FolderWriter":
-        _remove_abandoned(self.folder)
+        remove_abandoned(self.folder)
         try:
             self._temporary.mkdir(parents=True)
         except OSError as error:
@@ -322,7 +322,7 @@ def _owner() -> str:
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
-def _remove_abandoned(folder: Path) -> None:
+def remove_abandoned(folder: Path) -> None:
     """Remove what a killed process on this machine left of this folder."""
     host = socket.gethostname()
     for left in folder.parent.glob(f".{folder.name}.{host}-*.tmp"):

@@ -20,6 +20,9 @@ from recfm.history.index import HistoryIndex
 from recfm.schema import Categorical, Numeric, Schema, Tokens
 from table_helpers import refused
 
+# Ray trips over its own deprecations when it fills in its defaults.
+pytestmark = pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\.")
+
 SCHEMA = Schema(
     user="user",
     item="item",
@@ -108,10 +111,9 @@ def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def slow_first(table):
-    """The first block is done last."""
-    time.sleep(1.0 if table.num_rows == 1 else 0.0)
-    return table
+def lists_of(jagged):
+    values, offsets = jagged
+    return [values[start:stop].tolist() for start, stop in pairwise(offsets)]
 
 
 def assert_same_rows(part, whole, rows):
@@ -119,10 +121,9 @@ def assert_same_rows(part, whole, rows):
         found, expected = getattr(part, name), getattr(whole, name)[rows]
         assert (found.dtype, found.shape) == (expected.dtype, expected.shape), name
         assert found.tobytes() == expected.tobytes(), name
-    for name, (values, offsets) in whole.tokens.items():
-        lists = np.split(values, offsets[1:-1])
-        found = np.split(part.tokens[name][0], part.tokens[name][1][1:-1])
-        assert [ids.tolist() for ids in found] == [lists[row].tolist() for row in rows], name
+    for name, jagged in whole.tokens.items():
+        lists = lists_of(jagged)
+        assert lists_of(part.tokens[name]) == [lists[row] for row in rows], name
 
 
 def past(index, user, moment, length=6):
@@ -159,9 +160,12 @@ def test_events_and_histories_are_those_of_one_machine(folder, encoder):
 
 
 def test_the_bytes_do_not_depend_on_blocks_or_scheduling(ray, folder, encoder, tmp_path):
-    slow = dataset(ray, events(), [0, 1, *range(400, ROWS + 1, 400), ROWS]).map_batches(
-        slow_first, batch_size=None, batch_format="pyarrow"
-    )
+    def slow_first(block):
+        time.sleep(1.0 if block.num_rows == 1 else 0.0)  # the first block is done last
+        return block
+
+    data = dataset(ray, events(), [0, 1, *range(400, ROWS, 400), ROWS])
+    slow = data.map_batches(slow_first, batch_size=None, batch_format="pyarrow")
     recfm_ray.encode(slow, encoder, tmp_path / "again", partitions=PARTITIONS)
     assert contents(tmp_path / "again") == contents(folder)
 
@@ -206,8 +210,8 @@ def test_a_user_is_found_in_its_part(folder):
         homes = [number for number, part in enumerate(table.parts) if user in part.column("user")]
         assert homes == [table.part_of(user)]
     assert 0 <= table.part_of(-1) < PARTITIONS
-    assert table.part_of(2**64 - 1) == table.part_of(-1)  # the same 64 bits
-    for bad in ("0", 1.0, True, None, 2**64):
+    assert table.part_of(np.int64(64)) == table.part_of(64)
+    for bad in ("0", 1.0, True, None, 2**63, -(2**63) - 1):
         assert repr(bad) in refused(DataError, lambda bad=bad: table.part_of(bad))
     assert "5" in refused(DataError, lambda: table.part(PARTITIONS))
 
@@ -254,7 +258,9 @@ def test_users_of_two_kinds_are_refused(ray, tmp_path):
 
 
 def test_a_table_without_rows_is_refused(ray, encoder, tmp_path):
-    data = dataset(ray, events(50), [0, 50]).filter(lambda row: False)
+    data = dataset(ray, events(50), [0, 50]).map_batches(
+        lambda table: table[:0], batch_size=None, batch_format="pyarrow"
+    )
     assert "no rows" in refused(DataError, lambda: recfm_ray.fit(data, SCHEMA))
     out = tmp_path / "out"
     assert "no rows" in refused(DataError, lambda: recfm_ray.encode(data, encoder, out, partitions=2))
@@ -398,7 +404,7 @@ def test_every_byte_of_the_manifest_counts(folder, tmp_path):
 
 def test_partitions_are_even_and_the_same_for_ever():
     users = np.arange(0, 64_000, 64)
-    assert partition_of(users[:6], 5).tolist() == [0, 0, 0, 0, 0, 0]
+    assert partition_of(users[:6], 5).tolist() == [1, 3, 4, 2, 0, 4]
     counts = np.bincount(partition_of(users, 10), minlength=10)
     assert counts.min() > 60
     assert counts.max() < 140

@@ -253,12 +253,9 @@ class PartitionedFolder:
         fits = isinstance(user, str) if kind == "strings" else isinstance(user, int | np.integer)
         if not fits or isinstance(user, bool):
             raise DataError(f"user is {user!r}: the user keys of this table are {kind}")
-        dtype = pl.String if isinstance(user, str) else pl.UInt64 if user >= 2**63 else pl.Int64
-        try:
-            column = pl.Series("user", [user], dtype)
-        except (OverflowError, TypeError):
-            raise DataError(f"user is {user!r}: a key must fit 64 bits") from None
-        keys = _core.hash_keys(column, name="user")
+        if not isinstance(user, str) and not -(2**63) <= user < 2**63:
+            raise DataError(f"user is {user!r}: a key must fit a signed 64-bit integer")
+        keys = _core.hash_keys(pl.Series("user", [user]), name="user")
         return int(partition_of(keys, self.num_parts)[0])
 
     def _path(self, part: int, role: str) -> Path:

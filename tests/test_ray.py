@@ -187,7 +187,7 @@ def test_files_are_read_in_order_and_empty_parts_are_parts(ray, tmp_path):
     frame = frame[:120]
     encoder = recfm_ray.fit(ray.data.read_parquet(str(tmp_path / "log")), BARE)
     table = recfm_ray.encode(
-        ray.data.read_parquet(str(tmp_path / "log")), encoder, tmp_path / "out", partitions=40
+        ray.data.read_parquet(str(tmp_path / "log")), encoder, tmp_path / "out", partitions=12
     )
     assert encoder.files() == Encoder(BARE).fit(tmp_path / "log").files()
     assert_same_table(table, frame, encoder)
@@ -239,6 +239,17 @@ def test_bad_rows_are_refused_as_on_one_machine(ray, encoder, tmp_path, bad):
     expected = refused(error, lambda: encoder.transform(frame))
     assert refused(error, lambda: recfm_ray.encode(data, encoder, tmp_path / "out", partitions=2)) == expected
     assert list(tmp_path.iterdir()) == []
+
+
+def test_lists_of_one_length_that_ray_calls_tensors(ray):
+    frame = events(30).select(BARE.columns()).with_columns(genres=pl.lit([3, 1, 3]))
+
+    def tensors(block):
+        return block | {"genres": np.tile([3, 1, 3], (len(block["user"]), 1))}
+
+    data = dataset(ray, frame, [0, 30]).map_batches(tensors, batch_format="numpy")
+    assert "Tensor" in str(data.schema().types[frame.columns.index("genres")])
+    assert recfm_ray.fit(data, BARE).files() == Encoder(BARE).fit(frame).files()
 
 
 def test_a_missing_column_is_named_with_the_nearest(ray, encoder, tmp_path):

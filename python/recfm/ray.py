@@ -302,9 +302,19 @@ def _decoded(table: Table, order: NDArray[np.int64], encoder: Encoder) -> Encode
 def _frame(table: Table, schema: Schema) -> pl.DataFrame:
     """The columns that are read; a table that lacks one stays whole, to be refused with a hint at the right name."""
     columns = schema.columns()
-    frame = pl.from_arrow(table.select(columns) if set(columns) <= set(table.column_names) else table)
+    table = table.select(columns) if set(columns) <= set(table.column_names) else table
+    for place, field in enumerate(table.schema):
+        if len(getattr(field.type, "shape", ())) == 1:  # Ray makes tensors of lists of one length
+            table = table.set_column(place, field.name, _storage(table.column(place)))
+    frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
     return frame
+
+
+def _storage(column: Any) -> Any:
+    import pyarrow as pa
+
+    return pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)
 
 
 def _one_row(**values: Any) -> Table:

@@ -11,6 +11,8 @@ from itertools import pairwise
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from recfm import ray as recfm_ray
 from recfm.data.encode import Encoder
@@ -178,6 +180,26 @@ def test_blocks_of_the_same_rows_keep_their_places(ray, encoder, tmp_path):
     assert_same_table(table, frame, encoder)
 
 
+@settings(deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), blocks=st.lists(st.integers(0, 3), min_size=1, max_size=8))
+def test_rows_in_any_order_come_back_in_the_order_of_the_table(seed, blocks):
+    """Each number names what a block holds: block b has b + 1 rows, and the partition has all but its first."""
+    pa = pytest.importorskip("pyarrow")
+    starts = np.cumsum([0, *(block + 1 for block in blocks)])[:-1]
+    copies = [blocks[:place].count(block) for place, block in enumerate(blocks)]
+    known = pl.DataFrame(
+        {"block": blocks, "start": starts, "copy": copies}, schema_overrides={"block": pl.Int64}
+    )
+    rows = [(block, row) for block in blocks for row in range(1, block + 1)]
+    mixed = np.random.default_rng(seed).permutation(len(rows))
+    table = pa.table({name: [rows[i][k] for i in mixed] for k, name in enumerate(("block", "row"))})
+    if rows:
+        order = recfm_ray._order(table, known)
+        assert [rows[mixed[i]] for i in order] == rows
+        elsewhere = known.with_columns(block=pl.col("block") + 9)
+        assert "deterministic" in refused(DataError, lambda: recfm_ray._order(table, elsewhere))
+
+
 def test_files_are_read_in_order_and_empty_parts_are_parts(ray, tmp_path):
     frame = events(strings=True).filter(pl.col("user").is_in(["u0", "u64", "u128"]))
     frame = frame.select(BARE.columns())
@@ -248,7 +270,7 @@ def test_lists_of_one_length_that_ray_calls_tensors(ray):
         return block | {"genres": np.tile([3, 1, 3], (len(block["user"]), 1))}
 
     data = dataset(ray, frame, [0, 30]).map_batches(tensors, batch_format="numpy")
-    assert "Tensor" in str(data.schema().types[frame.columns.index("genres")])
+    assert "list" not in str(data.schema().types[frame.columns.index("genres")])
     assert recfm_ray.fit(data, BARE).files() == Encoder(BARE).fit(frame).files()
 
 

@@ -21,7 +21,7 @@ SEEDS ?= 5
 .PHONY: help setup demo test test-rust test-python lint format bench reproduce reproduce-ml1m doctor clean
 
 help: ## Show what each target does
-	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+	@grep -E '^[a-z0-9%-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 $(DEPS): pyproject.toml
 	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust (rustup) first"; exit 1; }
@@ -70,8 +70,8 @@ bench: ## Every bench: Rust alone (criterion), then each theme against its peers
 	cargo bench
 	@for theme in $(THEMES); do $(MAKE) --no-print-directory bench-$$theme || exit 1; done
 
-bench-%: $(CORE) $(BENCH_DEPS) ## One theme against its peers: THEMES
-	$(PY) benches/bench_$*.py
+bench-%: $(CORE) $(BENCH_DEPS) ## One theme against its peers: history, hash, batch, metrics, scale; QUICK=1 for a minute
+	POLARS_MAX_THREADS=2 RECFM_NUM_THREADS=2 $(PY) benches/bench_$*.py
 
 $(BENCH_DEPS): $(DEPS)
 	$(PY) -c "import tomllib; \

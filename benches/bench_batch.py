@@ -7,7 +7,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,85 +16,38 @@ import harness
 os.environ.setdefault("RECFM_NUM_THREADS", "2")
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from recfm.data.batches import Batches
-from recfm.data.encode import Encoded
+from recfm.data.encode import Encoded, Encoder
+from recfm.data.folder import EncodedFolder
 from recfm.data.loader import Loader
-from recfm.layout import Column, Layout
 from recfm.schema import Categorical, Schema
 
 ROWS = 1_000_000  # in a quick run too: a table that fits in the cache would be another comparison
 FEW = 20_000 if harness.QUICK else 100_000  # rows that a slow peer serves
-FEATURES, BATCH, BLOCK = 27, 4096, 16_384
+FEATURES, BATCH = 27, 4096
 FIRST_BATCH = 0.05  # seconds from a table in memory to its first batch, at most
 STREAM = 10e6  # rows per second from disk, at least
 
 
-def table() -> Encoded:
-    """A made-up encoded table: only its size matters."""
+def table() -> tuple[pl.DataFrame, Encoder]:
+    """Made-up events of 27 features, and what encodes them."""
     rng = np.random.default_rng(0)
     names = [f"c{i}" for i in range(FEATURES)]
-    return Encoded(
-        schema=Schema(
-            user="user",
-            item="item",
-            time="time",
-            label="label",
-            features=tuple(Categorical(name=name, side="context") for name in names),
-        ),
-        layout=Layout(
-            categorical=tuple(Column(name=name, rows=100_000, side="context") for name in names),
-            tokens=(),
-            numeric=(),
-        ),
-        ids=rng.integers(2, 100_000, (ROWS, FEATURES), dtype=np.int32),
-        numeric=np.zeros((ROWS, 0), np.float32),
-        tokens={},
-        user=rng.integers(0, 50_000, ROWS),
-        item=rng.integers(0, 50_000, ROWS),
-        time=np.arange(ROWS),
-        label=(rng.random(ROWS) < 0.2).astype(np.float32),
-    )
-
-
-class Blocks:
-    """The table as one file of blocks, column behind column in each: the least that streaming takes."""
-
-    NAMES = ("ids", "user", "item", "time", "label")
-
-    def __init__(self, encoded: Encoded, path: Path) -> None:
-        self._like, self._path, self._rows = encoded, path, len(encoded)
-        self.schema, self.layout = encoded.schema, encoded.layout
-        self.block_rows, self.num_blocks = BLOCK, -(-self._rows // BLOCK)
-        with path.open("wb") as file:
-            for first in range(0, self._rows, BLOCK):
-                for name in self.NAMES:
-                    getattr(encoded, name)[first : first + BLOCK].tofile(file)
-        self.nbytes = path.stat().st_size
-
-    def __len__(self) -> int:
-        return self._rows
-
-    def read(self, blocks: Sequence[int]) -> Encoded:
-        """These blocks in memory."""
-        counts = [min(BLOCK, self._rows - block * BLOCK) for block in blocks]
-        columns: dict[str, NDArray[Any]] = {
-            name: np.empty((sum(counts), *like.shape[1:]), like.dtype)
-            for name, like in ((name, getattr(self._like, name)) for name in self.NAMES)
-        }
-        with self._path.open("rb", buffering=0) as file:
-            at = 0
-            for block, count in zip(blocks, counts, strict=True):
-                views = [
-                    memoryview(columns[name][at : at + count].reshape(-1)).cast("B") for name in self.NAMES
-                ]
-                os.preadv(file.fileno(), views, block * BLOCK * self.nbytes // self._rows)
-                at += count
-        numeric = np.zeros((sum(counts), 0), np.float32)
-        return Encoded(schema=self.schema, layout=self.layout, tokens={}, numeric=numeric, **columns)
+    keys = {
+        "user": rng.integers(0, 50_000, ROWS),
+        "item": rng.integers(0, 50_000, ROWS),
+        "time": np.arange(ROWS),
+        "label": (rng.random(ROWS) < 0.2).astype(np.int8),
+    }
+    frame = pl.DataFrame(keys | {name: rng.integers(0, 100_000, ROWS) for name in names})
+    features = tuple(Categorical(name=name, side="context", buckets=100_000) for name in names)
+    schema = Schema(user="user", item="item", time="time", label="label", features=features)
+    return frame, Encoder(schema).fit(frame.head(1))
 
 
 class ByRow(Dataset[torch.Tensor]):
@@ -198,12 +151,11 @@ def in_memory(results: harness.Results, encoded: Encoded) -> None:
     results.add("batch.first-ms.bound", ours=seconds["first"], peer=FIRST_BATCH, unit="s", target=1.0)
 
 
-def from_disk(results: harness.Results, encoded: Encoded, folder: Path) -> None:
+def from_disk(results: harness.Results, blocks: EncodedFolder, encoded: Encoded, folder: Path) -> None:
     """Batches of a table on disk, an eighth of it in a pool, against Parquet row groups."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    blocks = Blocks(encoded, folder / "blocks")
     columns = {column.name: encoded.ids[:, i] for i, column in enumerate(encoded.layout.categorical)}
     parquet = folder / "events.parquet"
     pq.write_table(pa.table(columns), parquet, row_group_size=65_536)
@@ -227,10 +179,13 @@ def from_disk(results: harness.Results, encoded: Encoded, folder: Path) -> None:
 def main() -> None:
     """Run every comparison of the theme."""
     torch.set_num_threads(2)
-    results, encoded = harness.Results("batch"), table()
+    results, (frame, encoder) = harness.Results("batch"), table()
+    encoded = encoder.transform(frame)
     in_memory(results, encoded)
     with tempfile.TemporaryDirectory() as folder:
-        from_disk(results, encoded, Path(folder))
+        blocks = encoder.encode(frame, Path(folder) / "encoded")
+        del frame
+        from_disk(results, blocks, encoded, Path(folder))
     results.write()
 
 

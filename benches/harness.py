@@ -65,10 +65,11 @@ def copy_seconds(nbytes: int, *, repeats: int = REPEATS) -> float:
 
 
 def in_child(work: Callable[..., Any], *args: Any) -> dict[str, float]:
-    """Run `work(*args)` alone in a fresh process; it yields once when its input is ready.
+    """Run `work(*args)` alone in a fresh process; it yields once when its input is ready, and may yield facts.
 
     Returns:
-        `seconds` from there to the end, `peak_gib` (resident at most) and `added_gib` (above what the input took).
+        `seconds` from there to the end, `peak_gib` (resident at most), `added_gib` (above what the input took), and
+        the facts.
     """
     context = multiprocessing.get_context("spawn")
     receive, send = context.Pipe(duplex=False)
@@ -89,10 +90,11 @@ def _measured(send: Any, work: Callable[..., Any], args: tuple[Any, ...]) -> Non
     next(running)
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before, start = _status("VmRSS"), time.perf_counter()
-    for _ in running:
-        pass
+    facts: dict[str, float] = {}
+    for more in running:
+        facts |= more or {}
     seconds, peak = time.perf_counter() - start, _status("VmHWM")
-    send.send({"seconds": seconds, "peak_gib": peak, "added_gib": peak - before})
+    send.send({"seconds": seconds, "peak_gib": peak, "added_gib": peak - before, **facts})
 
 
 def _status(field: str) -> float:
@@ -149,16 +151,20 @@ class Results:
         """Facts that belong to the whole run."""
         self.notes.update(facts)
 
+    @property
+    def path(self) -> Path:
+        """Where the results of today go."""
+        return RESULTS / f"{self.theme}_{_today()}.json"
+
     def write(self) -> None:
         """Write `results/<theme>_<date>.json`; a quick run writes nothing, its numbers are not for keeping."""
         if QUICK:
             return
         RESULTS.mkdir(exist_ok=True)
-        today = datetime.datetime.now(datetime.UTC).date().isoformat()
-        path = RESULTS / f"{self.theme}_{today}.json"
+        path = self.path
         document = {
             "theme": self.theme,
-            "date": today,
+            "date": _today(),
             "command": f"make bench-{self.theme}",
             "hardware": hardware(),
             "versions": versions(),
@@ -197,6 +203,10 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _today() -> str:
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
 def _short(value: float) -> float:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from recfm.history.index import HistoryIndex
-from recfm.history.storage import MANIFEST
+from recfm.storage import MANIFEST
 
 EVENTS = 3000
 WRITER = f"""

@@ -117,7 +117,7 @@ def test_what_is_no_frame_is_not_checked(events, found):
 
 @pytest.mark.parametrize(
     ("events", "found"),
-    [(None, "NoneType"), ([1], "list"), ({"user": [1]}, "dict"), (table()["user"], "one column"),
+    [(None, "NoneType"), ([1], "list"), ({"user": [1]}, "dict"), (table()["user"], "the Arrow stream is"),
      (np.zeros((2, 2)), "ndarray")],
 )  # fmt: skip
 def test_what_is_no_table_is_not_fitted(events, found):

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 import oracles
 from recfm import _core
-from recfm.data.encode import Encoder
 from recfm.errors import DataError
 from recfm.history.index import MICROSECONDS, HistoryIndex, PastEvents, joint_key
 
@@ -139,19 +138,6 @@ def test_a_joint_key_is_xxh3_of_the_little_endian_integers():
             8, "little", signed=True
         )
         assert int(key) % 2**64 == xxhash.xxh3_64_intdigest(joined)
-
-
-def test_a_batch_says_which_key_its_rows_have(make_events):
-    frame, schema = make_events(60)
-    encoded, rows = Encoder(schema).fit(frame).transform(frame), np.array([3, 1, 1])
-    index = HistoryIndex(encoded.user, encoded.time)
-    joint = joint_key(encoded.user, encoded.item)
-    for key, expected in (("user", encoded.user), ("item", encoded.item), (joint, joint)):
-        past = PastEvents(index=index, key=key)
-        assert past.keys_of(encoded, rows).tolist() == expected[rows].tolist()
-    for bad in ("time", joint[:3], joint.astype(np.float64)):
-        with pytest.raises(DataError, match="key is"):
-            PastEvents(index=index, key=bad).keys_of(encoded, rows)
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers")

@@ -90,7 +90,7 @@ def test_a_log_of_an_earlier_recfm_has_an_index_too(tmp_path):
     del manifest["checksum"]
     for segment in manifest["segments"]:
         del segment["checks"], segment["blocks"]
-    from recfm.history.storage import LOG, write_manifest
+    from recfm.storage import LOG, write_manifest
 
     write_manifest(tmp_path, manifest, LOG)
     old = EmbeddingLog.open(tmp_path)

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recfm import _core
-from recfm.data.batch import Batch, Jagged, Sequence
+from recfm.data import sequences as sequences_of
+from recfm.data.batch import Batch, Jagged
 from recfm.data.encode import Encoded
 from recfm.data.pools import BlockReader, PoolSource
 from recfm.data.side import SideTable
@@ -89,15 +90,11 @@ class Batches:
             raise DataError(f"{len(self._source)} rows are fewer than {world_size} ranks: use fewer ranks")
         self.sides = tuple(sides)
         self.layout = merged([encoded.layout, *(side.layout for side in self.sides)])
-        self._with_item = any(side.by == "item" for side in self.sides)
         self.sequences = dict(sequences or {})
         for name, past in self.sequences.items():
-            if past.index.values is None and not past.counts_only:
-                raise DataError(
-                    f"sequence '{name}' has an index without values: give it some, or set counts_only"
-                )
-            none = np.zeros(0, np.int64)
-            past.window(none, none)  # refuses its settings now, not at the first batch
+            sequences_of.check(name, past, len(encoded))
+        keys = [past.key for past in self.sequences.values() if isinstance(past.key, str)]
+        self._with_item = "item" in (*keys, *(side.by for side in self.sides))
         self.teacher = None
         if teacher is not None:
             if teacher.shape != (len(encoded),):
@@ -198,33 +195,6 @@ class Batches:
                 name: Jagged(values=torch.from_numpy(values), offsets=torch.from_numpy(offsets))
                 for name, (values, offsets) in tokens.items()
             },
-            sequences={name: _sequence(past, rows) for name, past in self.sequences.items()},
+            sequences={name: sequences_of.join(past, rows) for name, past in self.sequences.items()},
             teacher=None if teacher is None else torch.from_numpy(teacher),
         )
-
-
-def _sequence(past: "PastEvents", rows: Rows) -> Sequence:
-    import torch
-
-    start, stop = past.window(rows.user, rows.time)
-    lengths = stop - start
-    if past.counts_only:
-        return Sequence(lengths=torch.from_numpy(lengths))
-    values = past.index.values
-    assert values is not None  # checked when these batches were built
-    dtype, width = np.int32 if values.dtype == np.int32 else np.float32, values.shape[1]
-    if past.jagged:
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        # Newest first: event i of a row is the one before `stop - i`, a window of one.
-        last = np.repeat(stop + offsets[:-1], lengths) - np.arange(offsets[-1])
-        single = np.empty((len(last), 1, width), dtype)
-        past.index.gather(last - 1, last, single)
-        return Sequence(
-            lengths=torch.from_numpy(lengths),
-            values=torch.from_numpy(single[:, 0]),
-            offsets=torch.from_numpy(offsets),
-        )
-    out = np.empty((len(start), past.length, width), dtype)
-    past.index.gather(start, stop, out)
-    gathered = {"ids" if dtype == np.int32 else "vectors": torch.from_numpy(out)}
-    return Sequence(lengths=torch.from_numpy(lengths), **gathered)

@@ -25,10 +25,9 @@ from recfm.data.encode import Encoded, Encoder, Jagged
 from recfm.errors import DataError, StorageError
 from recfm.files import reason, write_whole
 from recfm.layout import Layout
-from recfm.manifest import manifest_bytes, read_manifest
 from recfm.schema import Schema
+from recfm.storage import ENCODED, read_manifest, sync_folder, write_manifest
 
-FORMAT, VERSION = "recfm-encoded", 1
 BLOCK_ROWS = 2**16
 FILE_BLOCKS = 64
 _KEYS = {"user": np.int64, "item": np.int64, "time": np.int64, "label": np.float32}
@@ -107,21 +106,21 @@ class FolderWriter:
         self._end_file()
         described = {}
         for name, content in self._encoder.files().items():
-            _write(self._temporary / name, content)
+            write_whole(self._temporary / name, content, kept="nothing appears")
             described[name] = {"bytes": len(content), "xxh3": _checksum(content)}
         manifest = {
-            "format": FORMAT,
-            "version": VERSION,
+            "format": ENCODED.format,
+            "version": ENCODED.version,
             "rows": sum(file["rows"] for file in self._files),
             "block_rows": BLOCK_ROWS,
             "encoder": described,
             "files": self._files,
         }
-        _write(self._temporary / "manifest.json", manifest_bytes(manifest))
+        write_manifest(self._temporary, manifest, ENCODED)
         try:
-            _sync(self._temporary)
+            sync_folder(self._temporary)
             self._temporary.rename(self.folder)
-            _sync(self.folder.parent)
+            sync_folder(self.folder.parent)
         except OSError as error:
             raise StorageError(f"cannot create '{self.folder}': {reason(error)}") from None
 
@@ -156,13 +155,7 @@ class EncodedFolder:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self._manifest = read_manifest(
-            self.folder / "manifest.json",
-            what="encoded table",
-            format=FORMAT,
-            version=VERSION,
-            error=StorageError,
-        )
+        self._manifest = read_manifest(self.folder, ENCODED)
         for file in self._manifest["files"]:
             path = self.folder / file["file"]
             found = path.stat().st_size if path.exists() else None
@@ -302,20 +295,6 @@ def _block_columns(encoded: Encoded, start: int, stop: int) -> list[tuple[Any, .
 
 def _checksum(content: bytes) -> int:
     return _core.checksum(np.frombuffer(content, np.uint8))
-
-
-def _write(path: Path, content: bytes) -> None:
-    write_whole(path, content, kept="nothing appears")
-
-
-def _sync(folder: Path) -> None:
-    if os.name == "nt":  # Windows cannot open folders; its renames are journalled
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _owner() -> str:

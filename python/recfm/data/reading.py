@@ -110,6 +110,7 @@ def _joined(frames: list[pl.DataFrame]) -> pl.DataFrame:
 
 def _batches(query: pl.LazyFrame, what: str) -> Iterator[pl.DataFrame]:
     try:
+        query.collect_schema()  # older Polars swallow what goes wrong behind an iterator
         yield from query.collect_batches(chunk_size=_READING, maintain_order=True)
     except pl.exceptions.ColumnNotFoundError as error:
         raise SchemaError(f"{what} lacks a column: {first_line(error)}") from None
@@ -158,9 +159,14 @@ def _arrow(producer: Any) -> Iterator[pl.DataFrame]:
             raise DataError(f"the Arrow stream broke off: {first_line(error)}") from None
         if chunk is None:
             return
-        frame = pl.from_arrow(chunk)
+        try:
+            frame = pl.from_arrow(chunk)
+        except pl.exceptions.PolarsError as error:
+            raise SchemaError(
+                f"the Arrow stream is no table that Polars reads: {first_line(error)}"
+            ) from None
         if isinstance(frame, pl.Series):
             if not isinstance(frame.dtype, pl.Struct):
-                raise SchemaError(f"events are one column of {frame.dtype}: give a table")
+                raise SchemaError(f"the Arrow stream is one column of {frame.dtype}: give a table")
             frame = frame.struct.unnest()
         yield frame

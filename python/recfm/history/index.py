@@ -25,11 +25,11 @@ from recfm.history.parts import (
     write_part,
 )
 from recfm.history.quantize import Shape, Vectors, refuse_mixed, vectors_of
-from recfm.history.storage import INDEX, locked, read_manifest
 from recfm.schema import MAX_DELAY
+from recfm.storage import INDEX, locked, read_manifest
 
 if TYPE_CHECKING:
-    from recfm.data.encode import Encoded
+    pass
 
 MICROSECONDS = 1_000_000
 _NO_LIMIT = int(np.iinfo(np.int64).max)
@@ -349,8 +349,7 @@ class PastEvents:
     """How a model sees a `HistoryIndex`: the newest `length` events older than `delay` seconds.
 
     With `counts_only` a row carries the number of its past events (all of them) and nothing else. With `jagged`
-    nothing is padded: a batch carries the events of its rows one behind the other, and offsets.
-    With `counts_only` a row carries the number of its past events (all of them) and nothing else. Events older than
+    nothing is padded: a batch carries the events of its rows one behind the other, and offsets. Events older than
     `max_age` seconds are forgotten.
 
     `key` says what the index groups events by: "user", "item", or an int64 array with the key of every row of the
@@ -365,23 +364,21 @@ class PastEvents:
     max_age: float | None = None
     key: Literal["user", "item"] | NDArray[np.int64] = field(default="user", compare=False)
 
-    def keys_of(self, encoded: "Encoded", rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The key of these rows, int64 [B]: what `window` takes as its user.
+    def check_key(self, rows: int) -> None:
+        """Refuse a key that is none for a table of so many rows.
 
         Raises:
-            DataError: `key` is no such name, or no key for each row of the table.
+            DataError: `key` is no such name, or not an int64 for each row.
         """
         if isinstance(self.key, np.ndarray):
-            if self.key.dtype != np.int64 or self.key.shape != (len(encoded),):
+            if self.key.dtype != np.int64 or self.key.shape != (rows,):
                 raise DataError(
-                    f"key is {self.key.dtype} of shape {self.key.shape}: expected int64 ({len(encoded)},)"
+                    f"key is {self.key.dtype} of shape {self.key.shape}: expected int64 ({rows},), a key per row"
                 )
-            return self.key[rows]
-        if self.key not in ("user", "item"):
+        elif self.key not in ("user", "item"):
             raise DataError(
                 f"key is {self.key!r}: it must be 'user', 'item' or an int64 array, a key per row"
             )
-        return encoded.user[rows] if self.key == "user" else encoded.item[rows]
 
     def window(
         self, user: NDArray[np.int64], time: NDArray[np.int64]

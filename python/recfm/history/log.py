@@ -26,7 +26,8 @@ from recfm.errors import DataError, LeakError, LogError
 from recfm.files import reason
 from recfm.history.index import HistoryIndex
 from recfm.history.quantize import CODES, STORED, Stored, Vectors, dequantize, quantize
-from recfm.history.storage import (
+from recfm.history.tensors import check_size, map_tensors, parse, sealed
+from recfm.storage import (
     INDEX,
     LOG,
     MANIFEST,
@@ -37,7 +38,6 @@ from recfm.history.storage import (
     write_log_file,
     write_manifest,
 )
-from recfm.history.tensors import check_size, map_tensors, parse, sealed
 
 _FIX = "restore the file, or score its events again into a new log"
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from recfm import _core
 from recfm.files import reason
-from recfm.history.storage import INDEX, MANIFEST, confirm, sync_folder, write_manifest
 from recfm.history.tensors import BLOCK, blocks_in, entry, header, map_tensors
+from recfm.storage import INDEX, MANIFEST, confirm, sync_folder, write_manifest
 
 HEADER = 1024
 MAX_ROWS = 2**32 - 2

@@ -5,8 +5,9 @@ use std::ops::Range;
 use multiversion::multiversion;
 use rayon::prelude::*;
 
-use crate::column::{Chunk, Readable, malformed, total_len};
+use crate::column::{Chunk, malformed, total_len};
 use crate::hash::{Hasher, UNKNOWN};
+use crate::values::Readable;
 use crate::vocab::Vocab;
 use crate::{Error, Result, pool};
 

@@ -27,6 +27,7 @@ mod sort;
 pub mod stop;
 pub mod take;
 pub mod text;
+mod values;
 pub mod vocab;
 mod wide;
 mod xxh3;

@@ -5,12 +5,13 @@
 use std::fmt;
 use std::ops::Range;
 
-use crate::column::{Chunk, Readable, Value, first_null, for_each, kind_of, total_len};
+use crate::column::{Chunk, Value, first_null, for_each, kind_of, total_len};
 use crate::count::{Counter, IntShard, StrShard, check_min_count};
 use crate::hash::{FIRST, UNKNOWN};
 use crate::history::same_length;
 use crate::ids::{IntIds, StrIds};
 use crate::text::Texts;
+use crate::values::Readable;
 use crate::{Error, Result, pool};
 
 /// What a vocabulary is made of.

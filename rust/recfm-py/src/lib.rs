@@ -16,6 +16,7 @@ mod history;
 mod info;
 mod keys;
 mod metrics;
+mod parts;
 mod stored;
 mod vocab;
 
@@ -36,13 +37,15 @@ mod _core {
     #[pymodule_export]
     use crate::hash::{Hasher, checksum, hash_keys, seed_of};
     #[pymodule_export]
-    use crate::history::{HistoryIndex, fill_slots, gather_parts, window_of_parts};
+    use crate::history::{HistoryIndex, fill_slots};
     #[pymodule_export]
     use crate::info::{build_info, num_threads};
     #[pymodule_export]
     use crate::keys::KeyIndex;
     #[pymodule_export]
     use crate::metrics::{Predictions, auc, calibration, gauc, logloss, normalized_entropy};
+    #[pymodule_export]
+    use crate::parts::{gather_parts, window_of_parts};
     #[pymodule_export]
     use crate::stored::{Blocks, block_sums, joint_key, quantize_rows, uniform_codebook};
     #[pymodule_export]

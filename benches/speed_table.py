@@ -1,0 +1,72 @@
+"""The README's table of speeds, drawn from the newest result of each theme: `python benches/speed_table.py`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+ROWS = {
+    "history": {
+        "history.build.polars": "history of 5 M events: sort and a window for each, against Polars `rolling`",
+        "history.build.numpy": "the same against NumPy sort to offsets",
+        "history.build.duckdb": "the same against DuckDB windows",
+        "history.build-memory.numpy": "its memory against NumPy's",
+        "history.gather.numpy": "gather [4096, 50, 32] f16 to f32, against NumPy fancy indexing",
+        "history.gather.memcpy": "the same against a plain copy of the bytes",
+    },
+    "hash": {
+        "hash.columns.polars": "hash 1 M rows x 26 columns to buckets, against Polars",
+        "hash.columns.polars-raw": "the same against Polars' bare 64-bit hashes",
+        "hash.vocab.polars": "vocabularies of the same, fit and encode, against Polars rank",
+    },
+    "batch": {
+        "batch.shuffled.numpy-take": "shuffled batches of 4096 x 27 ids from memory, against NumPy take",
+        "batch.shuffled.per-row-dataloader": "the same against a per-row DataLoader",
+        "batch.streamed.rows": "the same from disk, against 10 M rows/s",
+        "batch.streamed.parquet-row-groups": "the same against shuffled Parquet row groups",
+    },
+    "metrics": {
+        "metrics.gauc.pandas": "gAUC of 5 M rows, 500 k users, against pandas and scikit-learn",
+        "metrics.auc.sklearn": "AUC of 5 M rows, against scikit-learn",
+    },
+    "scale": {
+        "scale.resident.limit": "100 M events: encode, index, one epoch; memory against 4 GiB",
+        "scale.cost-per-event.smallest": "cost of an event at 1 M against 100 M events (1 is flat)",
+    },
+}
+
+
+def newest(theme: str) -> dict[str, Any]:
+    """The newest result of a theme."""
+    document: dict[str, Any] = json.loads(max(RESULTS.glob(f"{theme}_*.json")).read_text())
+    return document
+
+
+def table() -> str:
+    """Markdown: what, ours, peer, ratio, target, command."""
+    lines = ["| what | ours | peer | ratio | target |", "| --- | ---: | ---: | ---: | ---: |"]
+    for theme, wanted in ROWS.items():
+        found = {row["name"]: row for row in newest(theme)["results"]}
+        for name, words in wanted.items():
+            row = found[name]
+            target = (
+                "-"
+                if row["target"] is None
+                else f"{row['target']:g}x {'met' if row['met'] else '**missed**'}"
+            )
+            ours, peer = (_number(row[side], row["unit"]) for side in ("ours", "peer"))
+            lines.append(f"| {words} | {ours} | {peer} | {row['ratio']:.3g}x | {target} |")
+    return "\n".join(lines)
+
+
+def _number(value: float, unit: str) -> str:
+    if unit == "rows/s":
+        return f"{value / 1e6:.3g} M rows/s"
+    if unit == "bytes/s":
+        return f"{value / 1e9:.3g} GB/s"
+    return f"{value:.3g} {unit}"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(table() + "\n")

@@ -315,6 +315,19 @@ def test_a_disk_that_refuses_a_worker_is_named_and_a_rerun_is_clean(ray, folder,
     assert contents(out) == contents(folder)
 
 
+def test_rows_that_ray_loses_are_missed(ray, encoder, tmp_path, monkeypatch):
+    def lossy(dataset, *columns):
+        found = list(rows_of(dataset, *columns))
+        return found[:-1] if columns[0] == "part" else found
+
+    rows_of = recfm_ray._rows_of
+    monkeypatch.setattr(recfm_ray, "_rows_of", lossy)
+    data = dataset(ray, events(100), [0, 100])
+    out = tmp_path / "out"
+    assert "lost" in refused(DataError, lambda: recfm_ray.encode(data, encoder, out, partitions=2))
+    assert list(tmp_path.iterdir()) == []
+
+
 KILLED = """
 import sys, time
 import polars as pl, ray

@@ -99,7 +99,7 @@ def encode(dataset: Any, encoder: Encoder, folder: str | Path, *, partitions: in
         encoded = dataset.map_batches(
             functools.partial(_encoded, known=known, partitions=partitions), **_WHOLE
         ).materialize()
-        starts, strings = _check_blocks(encoded, encoder)
+        rows, starts, strings = _check_blocks(encoded, encoder)
         written = (
             encoded.drop_columns([_REFUSED, _STRINGS])
             .groupby(_PART, num_partitions=partitions)
@@ -113,6 +113,10 @@ def encode(dataset: Any, encoder: Encoder, folder: str | Path, *, partitions: in
             if refused is not None:
                 raise pickle.loads(refused)
             parts[part] = count
+        if sum(parts.values()) != rows:  # as where DataContext.max_errored_blocks lets Ray drop them
+            raise DataError(
+                f"Ray lost rows: {rows} were encoded and {sum(parts.values())} written; run it again"
+            )
         writer.commit(parts, user_kind="strings" if strings else "integers")
     return PartitionedFolder(folder)
 
@@ -148,8 +152,8 @@ def _rows_of(dataset: Any, *columns: str) -> Iterator[tuple[Any, ...]]:
         yield from zip(*(batch[name].to_pylist() for name in columns), strict=True)
 
 
-def _check_blocks(encoded: Any, encoder: Encoder) -> tuple[pl.DataFrame, bool]:
-    """Where each block starts, as (block, copy, start), and whether users are strings.
+def _check_blocks(encoded: Any, encoder: Encoder) -> tuple[int, pl.DataFrame, bool]:
+    """Rows of all blocks, where each starts, as (block, copy, start), and whether users are strings.
 
     Raises:
         SchemaError: A column is missing or has a dtype that its feature cannot take, or users are of two kinds.
@@ -176,7 +180,7 @@ def _check_blocks(encoded: Any, encoder: Encoder) -> tuple[pl.DataFrame, bool]:
             f"column '{encoder.schema.user}' (user) holds integers in some blocks and strings in others: cast it"
         )
     table = pl.DataFrame({_BLOCK: pl.Series(blocks, dtype=pl.Int64), "start": starts})
-    return table.with_columns(copy=pl.int_range(pl.len()).over(_BLOCK)), kinds.pop()
+    return total, table.with_columns(copy=pl.int_range(pl.len()).over(_BLOCK)), kinds.pop()
 
 
 def _learned(table: Table, *, schema: str) -> Table:

@@ -23,16 +23,13 @@ from recfm import _core
 from recfm.data.encode import Encoded, Encoder
 from recfm.data.folder import EncodedFolder, FolderWriter, remove_abandoned
 from recfm.errors import ConfigError, DataError, StorageError
-from recfm.files import reason, write_whole
+from recfm.files import reason
 from recfm.history.index import HistoryIndex
-from recfm.history.storage import sync_folder
-from recfm.manifest import manifest_bytes, read_manifest
 from recfm.schema import Schema
+from recfm.storage import MANIFEST, PARTITIONED, read_manifest, sync_folder, write_manifest
 
-FORMAT, VERSION = "recfm-partitioned", 1
 MAX_PARTITIONS = 100_000
 FUNCTION = "xxh3_64(user key as 8 little-endian bytes, seed_of('recfm.partition')) % partitions"
-_MANIFEST = "manifest.json"
 
 
 def check_partitions(partitions: int) -> None:
@@ -104,7 +101,7 @@ class PartitionedWriter:
                 write_part(self.temporary, part, None, self._encoder)
             entry: dict[str, Any] = {"rows": rows.get(part, 0)}
             for role, name in _names(part).items():
-                path = self.temporary / name / _MANIFEST
+                path = self.temporary / name / MANIFEST
                 try:
                     entry[role] = _checksum(path)
                 except OSError as error:
@@ -115,13 +112,13 @@ class PartitionedWriter:
             written.append(entry)
         _sweep(self.temporary)
         manifest = {
-            "format": FORMAT,
-            "version": VERSION,
+            "format": PARTITIONED.format,
+            "version": PARTITIONED.version,
             "rows": sum(rows.values()),
             "partition": {"function": FUNCTION, "partitions": self._partitions, "user_kind": user_kind},
             "parts": written,
         }
-        write_whole(self.temporary / _MANIFEST, manifest_bytes(manifest), kept="nothing appears")
+        write_manifest(self.temporary, manifest, PARTITIONED)
         try:
             sync_folder(self.temporary)
             self.temporary.rename(self.folder)
@@ -175,13 +172,7 @@ class PartitionedFolder:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self._manifest = read_manifest(
-            self.folder / _MANIFEST,
-            what="partitioned table",
-            format=FORMAT,
-            version=VERSION,
-            error=StorageError,
-        )
+        self._manifest = read_manifest(self.folder, PARTITIONED)
         for part, entry in enumerate(self._manifest["parts"]):
             for role, name in _names(part).items():
                 self._check(self.folder / name, entry[role])
@@ -190,11 +181,11 @@ class PartitionedFolder:
     @staticmethod
     def _check(folder: Path, expected: int) -> None:
         try:
-            found = _checksum(folder / _MANIFEST)
+            found = _checksum(folder / MANIFEST)
         except FileNotFoundError:
             raise StorageError(f"'{folder}' is missing: restore it, or encode the table again") from None
         except OSError as error:
-            raise StorageError(f"'{folder / _MANIFEST}' cannot be read: {reason(error)}") from None
+            raise StorageError(f"'{folder / MANIFEST}' cannot be read: {reason(error)}") from None
         if found != expected:
             raise StorageError(
                 f"'{folder}' is of another run than the manifest beside it, or damaged: restore it, or encode the "

@@ -1,6 +1,7 @@
 """The encoded folder: what streaming writes is what memory holds, whole or absent, and never silent garbage."""
 
 import os
+import pickle
 import random
 import shutil
 import signal
@@ -138,6 +139,14 @@ def test_a_saved_encoder_transforms_unseen_rows_as_the_fitted_one(tmp_path, whol
     saved = encoder.encode(frame, tmp_path / "out").encoder
     unseen = events(300, seed=9)
     assert_same(saved.transform(unseen), encoder.transform(unseen))
+
+
+def test_encoders_and_folders_travel_to_other_processes(tmp_path, whole):
+    frame, encoder, expected = whole
+    assert_same(pickle.loads(pickle.dumps(encoder)).transform(frame), expected)
+    assert pickle.loads(pickle.dumps(Encoder(SCHEMA))).schema == SCHEMA
+    folder = encoder.encode(frame, tmp_path / "out")
+    assert_same(pickle.loads(pickle.dumps(folder)).read(), expected)
 
 
 def test_features_named_strangely_are_saved_too(tmp_path):

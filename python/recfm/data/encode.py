@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -269,6 +269,10 @@ class Encoder:
                 raise
             raise DataError(f"the saved encoder is not valid ({type(error).__name__}: {error})") from None
         return Encoder(schema, Fitted(vocabularies=vocabularies, moments=moments, edges=edges))
+
+
+def _from_files(files: dict[str, bytes]) -> Encoder:
+    return Encoder.from_files(files.__getitem__)
 
 
 def piece_rows(schema: Schema, budget: int) -> int:

@@ -69,7 +69,7 @@ class FolderWriter:
         self._rows, self._blocks, self._ended = 0, 0, False
 
     def __enter__(self) -> "FolderWriter":
-        _remove_abandoned(self.folder)
+        remove_abandoned(self.folder)
         place = self._temporary.resolve()
         first = place not in _ours
         _ours.add(place)  # before it is there, so that no other thread clears it away
@@ -314,7 +314,7 @@ def _owner() -> str:
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
-def _remove_abandoned(folder: Path) -> None:
+def remove_abandoned(folder: Path) -> None:
     """Remove what a killed process on this machine left of this folder."""
     host = socket.gethostname()
     for left in folder.parent.glob(glob.escape(f".{folder.name}.{host}-") + "*.tmp"):

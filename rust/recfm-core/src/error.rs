@@ -85,6 +85,16 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A string that is not UTF-8.
+    #[error(
+        "column '{column}' holds '{value}', which is no UTF-8: decode it, or cast it to numbers"
+    )]
+    NotText {
+        /// Name of the column.
+        column: String,
+        /// The string, its bad bytes replaced.
+        value: String,
+    },
     /// A column that is not as long as its table.
     #[error("column '{column}' has {found} rows, but the table has {rows}")]
     ColumnLength {
@@ -414,6 +424,7 @@ impl Error {
             Self::VocabSize { .. }
             | Self::VocabValues { .. }
             | Self::Malformed { .. }
+            | Self::NotText { .. }
             | Self::ColumnLength { .. }
             | Self::ChunkSize { .. }
             | Self::IntegerRange { .. }

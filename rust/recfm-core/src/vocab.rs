@@ -115,7 +115,8 @@ impl VocabBuilder {
             }
             AnyCounter::Str(counter) => {
                 let (values, counts) = counter.ranked(min_count);
-                (StrIds::new(values, name).map(Index::Str), counts)
+                let ids = check_utf8(&values, name).and_then(|()| StrIds::new(values, name));
+                (ids.map(Index::Str), counts)
             }
         })?;
         Ok(Vocab {
@@ -251,6 +252,20 @@ impl Vocab {
     }
 }
 
+/// Strings leave as text, so what is none must not come in.
+fn check_utf8(values: &Texts, name: &str) -> Result<()> {
+    match values
+        .iter()
+        .find(|text| std::str::from_utf8(text).is_err())
+    {
+        Some(text) => Err(Error::NotText {
+            column: name.to_owned(),
+            value: String::from_utf8_lossy(text).into_owned(),
+        }),
+        None => Ok(()),
+    }
+}
+
 fn check_kind(chunks: &[Chunk<'_>], name: &str, fitted: Kind) -> Result<()> {
     let mut kinds = chunks.iter().filter_map(Chunk::kind);
     match kinds.find(|&kind| kind != fitted) {
@@ -266,8 +281,8 @@ fn check_kind(chunks: &[Chunk<'_>], name: &str, fitted: Kind) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::column::Values;
     use crate::column::tests::{Text, ints};
+    use crate::column::{Strs, Values};
     use crate::encode::{Encoding, encode};
 
     fn texts(vocab: &Vocab) -> Vec<&[u8]> {
@@ -346,6 +361,14 @@ mod tests {
         let merged = merged.finish(2).unwrap();
         assert_eq!(merged.values(), whole.values());
         assert_eq!(merged.counts(), whole.counts());
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_refused() {
+        let strs = Strs::Offsets32(&[0, 1, 2], &[b'a', 0xff]);
+        let chunk = Chunk::new(Values::Strs { strs, valid: None });
+        let error = Vocab::fit(&[chunk], "c", 1).map(|vocab| vocab.rows());
+        assert!(matches!(error, Err(Error::NotText { column, .. }) if column == "c"));
     }
 
     #[test]

@@ -126,11 +126,11 @@ def test_a_damaged_block_is_met_only_by_those_who_need_it(tmp_path):
     start, stop = index.window(good, np.array([n]), length=50)
     assert (start[0], stop[0]) == (20, 40)
     for _ in range(2):
-        with pytest.raises(StorageError, match=rf"block 2 \(bytes 524288 to 786432\) of '.*{PART}'"):
+        with pytest.raises(StorageError, match=rf"bytes 524288 to 786432 of '.*{PART}'"):
             index.window(bad, np.array([n]), length=50)
-    with pytest.raises(StorageError, match="block 2"):
+    with pytest.raises(StorageError, match="bytes 524288 to"):
         index.windows_of_events()
-    with pytest.raises(StorageError, match="block 2"):
+    with pytest.raises(StorageError, match="bytes 524288 to"):
         index.save(tmp_path / "copy")
     start, stop = index.window(good, np.array([n]), length=50)
     assert (start[0], stop[0]) == (20, 40)
@@ -153,7 +153,7 @@ def test_a_damaged_block_of_stored_vectors_is_named(tmp_path):
     out = np.empty((1, 20, 32), np.float32)
     index.gather(*index.window(np.array([0]), np.array([n + 2000]), length=20), out)
     assert (out[0] == log_rows(tmp_path, index, 0)).all()
-    with pytest.raises(StorageError, match=r"block \d+ \(bytes .* of '.*segment-000000.safetensors'"):
+    with pytest.raises(StorageError, match=r"bytes .* of '.*segment-000000.safetensors'"):
         index.gather(*index.window(np.array([249]), np.array([n + 2000]), length=20), out)
     flip(segment, segment.stat().st_size - 3)  # the table of checksums itself
     with pytest.raises(LogError, match=r"segment-000000.safetensors' does not match its checksum"):

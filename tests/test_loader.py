@@ -136,6 +136,19 @@ def test_a_state_of_other_batches_is_refused(batches, change, message):
     assert message in refused(DataError, lambda: Loader(batches).load_state_dict(state))
 
 
+def test_a_state_of_other_rows_of_the_same_number_is_refused(make_events):
+    frame, schema = make_events(300)
+    encoded = Encoder(schema).fit(frame).transform(frame)
+    first = Loader(Batches(encoded, (0, 100), batch_size=10))
+    same = Loader(Batches(encoded, np.arange(100), batch_size=10))
+    same.load_state_dict(first.state_dict())
+    for other in ((100, 200), np.arange(100)[::-1].copy()):
+        loader = Loader(Batches(encoded, other, batch_size=10))
+        assert "rows_digest" in refused(
+            DataError, lambda loader=loader: loader.load_state_dict(first.state_dict())
+        )
+
+
 INTERRUPTED = """
 import sys, time
 sys.path.insert(0, sys.argv[1])

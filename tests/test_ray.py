@@ -23,7 +23,14 @@ from recfm.schema import Categorical, Numeric, Schema, Tokens
 from table_helpers import refused
 
 # Ray trips over its own deprecations when it fills in its defaults.
-pytestmark = pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\.")
+pytestmark = [
+    pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\."),
+    # Ray leaves the log of a failed execution to the garbage collector.
+    pytest.mark.filterwarnings(
+        r"ignore:Exception ignored in.*ray-data:pytest.PytestUnraisableExceptionWarning"
+    ),
+    pytest.mark.filterwarnings(r"ignore:unclosed file.*ray-data:ResourceWarning"),
+]
 
 SCHEMA = Schema(
     user="user",

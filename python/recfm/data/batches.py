@@ -125,6 +125,11 @@ class Batches:
         return self._source.rows
 
     @property
+    def rows_digest(self) -> int:
+        """XXH3 of which rows are served; part of a loader's state."""
+        return self._source.rows_digest
+
+    @property
     def num_pools(self) -> int:
         """Pools that an epoch is shuffled in, which `memory` decides; 1 is a global shuffle."""
         return self._source.num_pools

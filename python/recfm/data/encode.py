@@ -84,6 +84,12 @@ class Encoder:
         self.schema = schema
         self._fitted = fitted
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles as its files."""
+        if self._fitted is None:
+            return Encoder, (self.schema,)
+        return _from_files, (self.files(),)
+
     def fit(self, events: Events, *, memory: str | int = "2GiB", on_rows: OnRows | None = None) -> "Encoder":
         """Learn vocabularies and numeric statistics from these rows, which must be training rows only.
 

@@ -101,7 +101,7 @@ class Loader:
             running.close()
 
     def _identity(self) -> dict[str, int]:
-        names = ("seed", "batch_size", "shuffle", "rank", "world_size", "num_pools")
+        names = ("seed", "batch_size", "shuffle", "rank", "world_size", "num_pools", "rows_digest")
         found = {name: int(getattr(self.batches, name)) for name in names if hasattr(self.batches, name)}
         return {"batches": len(self.batches), **found}
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from recfm import _core
 from recfm.config import memory_bytes
 from recfm.data.encode import Encoded, Jagged
-from recfm.data.source import Ranges, Rows, RowsToServe, check_period
+from recfm.data.source import Ranges, Rows, RowsToServe, check_period, period_digest
 from recfm.errors import ConfigError
 from recfm.layout import Layout
 
@@ -120,6 +120,11 @@ class PoolSource:
     def rows(self) -> NDArray[np.int64]:
         """int64 [n], the rows of the period, in order."""
         return np.arange(self._first, self._last)
+
+    @property
+    def rows_digest(self) -> int:
+        """XXH3 of which rows these are, the same for a table in memory."""
+        return period_digest(self._first, self._last)
 
     @property
     def like(self) -> Encoded:

@@ -108,6 +108,11 @@ class Source(Protocol):
         """Pools that an epoch is shuffled in."""
         ...
 
+    @property
+    def rows_digest(self) -> int:
+        """XXH3 of which rows these are."""
+        ...
+
     def __len__(self) -> int:
         """Rows in an epoch."""
         ...
@@ -141,6 +146,13 @@ class MemorySource:
         if np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):  # one look-up less for each row
             self._offset, self._served = int(rows[0]), None
 
+    @property
+    def rows_digest(self) -> int:
+        """XXH3 of which rows these are, the same for a table on disk."""
+        if self._served is None:
+            return period_digest(self._offset, self._offset + self._n)
+        return _core.checksum(self._served.view(np.uint8))
+
     def __len__(self) -> int:
         return self._n
 
@@ -161,6 +173,11 @@ class MemorySource:
         for name, (values, offsets) in self.like.tokens.items():
             rows.tokens[name] = _core.take_lists(values, offsets, rows.row)
         return rows
+
+
+def period_digest(first: int, last: int) -> int:
+    """XXH3 of a period of rows."""
+    return _core.checksum(np.array([first, last], np.int64).view(np.uint8))
 
 
 def _lists_between(values: NDArray[np.int32], offsets: NDArray[np.int64], first: int, last: int) -> Jagged:

@@ -51,19 +51,24 @@ impl<'a> Strs<'a> {
     }
 
     /// The bytes of a row, unless the layout points outside its buffers.
+    #[inline]
     fn get(&self, row: usize) -> Option<&'a [u8]> {
         match self {
-            Self::Offsets32(offsets, bytes) => {
-                let (start, stop) = (offsets[row].try_into(), offsets[row + 1].try_into());
-                bytes.get(start.ok()?..stop.ok()?)
-            }
-            Self::Offsets64(offsets, bytes) => {
-                let (start, stop) = (offsets[row].try_into(), offsets[row + 1].try_into());
-                bytes.get(start.ok()?..stop.ok()?)
-            }
+            Self::Offsets32(offsets, bytes) => between(offsets, bytes, row),
+            Self::Offsets64(offsets, bytes) => between(offsets, bytes, row),
             Self::Views(views, buffers) => view(&views[row], buffers),
         }
     }
+}
+
+#[inline]
+fn between<'a, O: TryInto<usize> + Copy>(
+    offsets: &[O],
+    bytes: &'a [u8],
+    row: usize,
+) -> Option<&'a [u8]> {
+    let (start, stop) = (offsets[row].try_into(), offsets[row + 1].try_into());
+    bytes.get(start.ok()?..stop.ok()?)
 }
 
 /// Longest string that a view holds itself.
@@ -145,7 +150,14 @@ impl<'a> Values<'a> {
                         let get = |row: usize| view(&views[row], buffers);
                         fill_strs(rows.clone(), out, get, is_null, str)?;
                     }
-                    _ => fill_strs(rows.clone(), out, |row| strs.get(row), is_null, str)?,
+                    Strs::Offsets32(offsets, bytes) => {
+                        let get = |row| between(offsets, bytes, row);
+                        fill_strs(rows.clone(), out, get, is_null, str)?;
+                    }
+                    Strs::Offsets64(offsets, bytes) => {
+                        let get = |row| between(offsets, bytes, row);
+                        fill_strs(rows.clone(), out, get, is_null, str)?;
+                    }
                 }
                 blank(out, rows, valid.as_ref(), null);
             }

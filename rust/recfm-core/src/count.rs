@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use crate::column::{Chunk, NULL_KEY, Value, each_value, for_each};
 use crate::hash::Key;
-use crate::text::Texts;
+use crate::text::{Brief, Texts};
 use crate::{Error, Result, pool};
 
 const SHARDS: usize = 64;
@@ -18,6 +18,8 @@ const SHARDS: usize = 64;
 const ROUND: usize = 1 << 18;
 /// Rows that one task deals.
 const BLOCK: usize = 1 << 14;
+/// Values that a task remembers; a power of two.
+const RECENT: usize = 1 << 10;
 
 /// What a shard must do with the values of its kind.
 pub(crate) trait Shard: Default + Send {
@@ -62,7 +64,8 @@ impl Shard for IntShard {
 /// Distinct strings and how often each came.
 #[derive(Debug)]
 pub(crate) struct StrShard {
-    table: HashTable<u32>,
+    table: HashTable<(Brief, u32)>,
+    /// Hash and count.
     entries: Vec<(u64, i64)>,
     texts: Texts,
 }
@@ -93,14 +96,18 @@ impl Shard for StrShard {
             entries,
             texts,
         } = self;
-        let position = *table
+        let brief = Brief::new(key, hash);
+        let position = table
             .entry(
                 hash,
-                |&at| entries[at as usize].0 == hash && texts.get(at as usize) == key,
-                |&at| entries[at as usize].0,
+                |&(other, at)| {
+                    other == brief && (brief.is_whole() || texts.get(at as usize) == key)
+                },
+                |&(_, at)| entries[at as usize].0,
             )
-            .or_insert_with(|| texts.len() as u32)
-            .get() as usize;
+            .or_insert_with(|| (brief, texts.len() as u32))
+            .get()
+            .1 as usize;
         if position == entries.len() {
             texts.push(key);
             entries.push((hash, 0));
@@ -113,7 +120,7 @@ impl Shard for StrShard {
     }
 
     fn nbytes(&self) -> usize {
-        self.table.capacity() * 10 + self.entries.capacity() * 16 + self.texts.nbytes()
+        self.table.capacity() * 34 + self.entries.capacity() * 16 + self.texts.nbytes()
     }
 }
 
@@ -184,21 +191,15 @@ impl<S: Shard> Counter<S> {
                 blocks
                     .map(|start| {
                         let stop = chunk.len().min(start + BLOCK).min(round + ROUND);
-                        let mut hands: Vec<Vec<_>> = (0..SHARDS)
-                            .map(|_| Vec::with_capacity(BLOCK / SHARDS * 2))
-                            .collect();
-                        for_each(
-                            std::slice::from_ref(chunk),
-                            name,
-                            start..stop,
-                            |row, value| {
-                                if let Some(key) = S::key(value) {
-                                    let hash = key.hash64();
-                                    hands[shard_of(hash)].push((hash, key, times(row)));
-                                }
-                            },
-                        )?;
-                        Ok(hands)
+                        let mut hands = Hands::new();
+                        let chunk = std::slice::from_ref(chunk);
+                        for_each(chunk, name, start..stop, |row, value| {
+                            if let Some(key) = S::key(value) {
+                                hands.add(key.hash64(), key, times(row));
+                            }
+                        })?;
+                        hands.flush();
+                        Ok(hands.dealt)
                     })
                     .collect::<Result<Vec<_>>>()
             })??;
@@ -216,6 +217,46 @@ impl<S: Shard> Counter<S> {
             })?;
         }
         Ok(())
+    }
+}
+
+/// What a task deals to each shard: hash, value, times.
+///
+/// Values that come again soon are added up on the way, in a cache that forgets the older of two that collide: a
+/// column of few values deals little, one of many costs hardly more.
+struct Hands<K> {
+    dealt: Vec<Vec<(u64, K, i64)>>,
+    recent: Vec<(u64, Option<K>, i64)>,
+}
+
+impl<K: Key> Hands<K> {
+    fn new() -> Self {
+        let hand = || Vec::with_capacity(BLOCK / SHARDS * 2);
+        Self {
+            dealt: (0..SHARDS).map(|_| hand()).collect(),
+            recent: vec![(0, None, 0); RECENT],
+        }
+    }
+
+    #[inline]
+    fn add(&mut self, hash: u64, key: K, times: i64) {
+        let recent = &mut self.recent[hash as usize % RECENT];
+        if recent.0 == hash && recent.1 == Some(key) {
+            recent.2 += times;
+            return;
+        }
+        let (old, older, seen) = std::mem::replace(recent, (hash, Some(key), times));
+        if let Some(key) = older {
+            self.dealt[shard_of(old)].push((old, key, seen));
+        }
+    }
+
+    fn flush(&mut self) {
+        for (hash, key, times) in self.recent.drain(..) {
+            if let Some(key) = key {
+                self.dealt[shard_of(hash)].push((hash, key, times));
+            }
+        }
     }
 }
 

@@ -159,14 +159,16 @@ pub(crate) trait Key: Copy + Ord + Send + Sync {
 }
 
 impl Key for i64 {
+    #[inline]
     fn hash64(self) -> u64 {
         mix64(self as u64)
     }
 }
 
 impl Key for &[u8] {
+    #[inline]
     fn hash64(self) -> u64 {
-        xxh3_64(self)
+        Xxh3::new(0).of(self)
     }
 }
 

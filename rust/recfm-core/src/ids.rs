@@ -1,7 +1,7 @@
 //! From a value to its id: flat tables for many lookups.
 
 use crate::hash::{FIRST, Key, UNKNOWN};
-use crate::text::Texts;
+use crate::text::{Brief, Texts};
 use crate::{Error, Result};
 
 /// Ids of integers.
@@ -80,8 +80,8 @@ impl IntIds {
 #[derive(Debug)]
 pub(crate) struct StrIds {
     values: Texts,
-    /// Open addressing: the upper half of the hash, and the id; an id of 0 marks a free slot.
-    slots: Vec<(u32, i32)>,
+    /// Open addressing; an id of 0 marks a free slot. A short string is found without a look at `values`.
+    slots: Vec<(Brief, i32)>,
 }
 
 impl StrIds {
@@ -89,16 +89,18 @@ impl StrIds {
     pub(crate) fn new(values: Texts, name: &str) -> Result<Self> {
         check_size(values.len(), name)?;
         let mut ids = Self {
-            slots: vec![(0, 0); slots_for(values.len())],
+            slots: vec![(Brief::new(b"", 0), 0); slots_for(values.len())],
             values,
         };
         for position in 0..ids.values.len() {
-            let hash = ids.values.get(position).hash64();
-            let slot = ids.slot(hash, ids.values.get(position));
+            let value = ids.values.get(position);
+            let hash = value.hash64();
+            let brief = Brief::new(value, hash);
+            let slot = ids.slot(hash, brief, value);
             if ids.slots[slot].1 != 0 {
                 return Err(repeated(name, position));
             }
-            ids.slots[slot] = (upper(hash), position as i32 + FIRST);
+            ids.slots[slot] = (brief, position as i32 + FIRST);
         }
         Ok(ids)
     }
@@ -106,12 +108,17 @@ impl StrIds {
     /// The id of `value`, 1 if it has none.
     #[inline]
     pub(crate) fn get(&self, value: &[u8]) -> i32 {
-        self.slots[self.slot(value.hash64(), value)].1.max(UNKNOWN)
+        let hash = value.hash64();
+        let slot = self.slot(hash, Brief::new(value, hash), value);
+        self.slots[slot].1.max(UNKNOWN)
     }
 
-    fn slot(&self, hash: u64, value: &[u8]) -> usize {
-        probe(&self.slots, hash, |&(tag, id)| {
-            id == 0 || (tag == upper(hash) && self.values.get((id - FIRST) as usize) == value)
+    #[inline]
+    fn slot(&self, hash: u64, brief: Brief, value: &[u8]) -> usize {
+        probe(&self.slots, hash, |&(other, id)| {
+            id == 0
+                || (other == brief
+                    && (brief.is_whole() || self.values.get((id - FIRST) as usize) == value))
         })
     }
 
@@ -119,10 +126,6 @@ impl StrIds {
     pub(crate) fn values(&self) -> &Texts {
         &self.values
     }
-}
-
-fn upper(hash: u64) -> u32 {
-    (hash >> 32) as u32
 }
 
 /// A power of two that leaves at least half of the slots free.

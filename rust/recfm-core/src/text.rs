@@ -1,5 +1,45 @@
 //! Many strings in two allocations.
 
+/// A string in 12 bytes: whole where it has at most 8, otherwise its beginning and some of its hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Brief {
+    head: u64,
+    /// The length of a string that is whole; else the upper bits of the hash, above all lengths.
+    tag: u32,
+}
+
+impl Brief {
+    const WHOLE: usize = 8;
+
+    #[inline]
+    pub(crate) fn new(text: &[u8], hash: u64) -> Self {
+        let len = text.len();
+        let four = |bytes: &[u8; 4]| u64::from(u32::from_le_bytes(*bytes));
+        let head = match (len, text.first_chunk(), text.last_chunk()) {
+            (4..=Self::WHOLE, Some(first), Some(last)) => four(first) | (four(last) << 32),
+            (0, ..) => 0,
+            (1..4, ..) => {
+                u64::from_le_bytes([text[0], text[len / 2], text[len - 1], 0, 0, 0, 0, 0])
+            }
+            _ => text
+                .first_chunk()
+                .map_or(0, |first| u64::from_le_bytes(*first)),
+        };
+        let tag = if len <= Self::WHOLE {
+            len as u32
+        } else {
+            (hash >> 32) as u32 | 1 << 31
+        };
+        Self { head, tag }
+    }
+
+    /// Whether strings of this brief are equal to each other.
+    #[inline]
+    pub(crate) fn is_whole(self) -> bool {
+        self.tag <= Self::WHOLE as u32
+    }
+}
+
 /// Byte strings end to end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Texts {
@@ -53,5 +93,35 @@ impl Texts {
     /// Every string in order.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         (0..self.len()).map(|position| self.get(position))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_brief_is_of_one_string_only() {
+        let mut texts = vec![vec![]];
+        for len in 1..=9 {
+            for place in 0..len {
+                for byte in [0, 1, 255] {
+                    let mut text = vec![0; len];
+                    text[place] = byte;
+                    texts.push(text);
+                }
+            }
+        }
+        texts.sort();
+        texts.dedup();
+        for a in &texts {
+            for b in &texts {
+                let (left, right) = (Brief::new(a, 7), Brief::new(b, 7));
+                assert_eq!(left.is_whole(), a.len() <= 8);
+                if left.is_whole() || right.is_whole() {
+                    assert_eq!(left == right, a == b, "{a:?} {b:?}");
+                }
+            }
+        }
     }
 }

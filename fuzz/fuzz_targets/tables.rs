@@ -5,10 +5,12 @@
 #![no_main]
 
 use libfuzzer_sys::{arbitrary, fuzz_target};
-use recfm_core::column::{Chunk, Values};
+use recfm_core::column::{Bits, Chunk, Strs, Values};
+use recfm_core::encode::{Encoding, encode};
 use recfm_core::gather::{Store, gather};
-use recfm_core::history::HistoryIndex;
+use recfm_core::history::{HistoryIndex, Horizon};
 use recfm_core::metrics::{self, Weighting};
+use recfm_core::stop::Stop;
 use recfm_core::take::{take_lists, take_rows};
 use recfm_core::vocab::Vocab;
 
@@ -33,20 +35,28 @@ fuzz_target!(|input: Input| {
         values: input.ints.as_slice().into(),
         valid: None,
     };
-    let strings = Values::Strs(input.strings.iter().map(Option::as_deref).collect());
-    for values in [ints, strings] {
-        let n = match &values {
-            Values::Strs(values) => values.len(),
-            _ => input.ints.len(),
-        };
+    let (mut bytes, mut ends, mut bits) =
+        (vec![], vec![0_i64], vec![0_u8; input.strings.len() / 8 + 1]);
+    for (row, string) in input.strings.iter().enumerate() {
+        bytes.extend(string.as_deref().unwrap_or_default().as_bytes());
+        ends.push(bytes.len() as i64);
+        bits[row / 8] |= u8::from(string.is_some()) << (row % 8);
+    }
+    let strings = Values::Strs {
+        strs: Strs::Offsets64(&ends, &bytes),
+        valid: Some(Bits {
+            bytes: &bits,
+            offset: 0,
+        }),
+    };
+    for (values, n) in [(ints, input.ints.len()), (strings, input.strings.len())] {
         let keys = input.keys.iter().map(|&key| u32::from(key));
         let keys: Vec<_> = keys
             .map(|key| if (key as usize) < n { key } else { u32::MAX })
             .collect();
         let chunks = [Chunk::new(values.clone()), Chunk::new(values).select(keys)];
         if let Ok(vocab) = Vocab::from_values(&chunks[..1], &input.counts, "x") {
-            let ids = vocab
-                .encode(&chunks)
+            let ids = encode(Encoding::Vocab(&vocab), &chunks)
                 .expect("a vocabulary encodes its own kind");
             assert!(
                 ids[..n]
@@ -56,9 +66,7 @@ fuzz_target!(|input: Input| {
             );
         }
         let fitted = Vocab::fit(&chunks, "x", 1).expect("any column can be fitted");
-        fitted
-            .encode(&chunks)
-            .expect("a vocabulary encodes its own column");
+        encode(Encoding::Vocab(&fitted), &chunks).expect("a vocabulary encodes its own column");
     }
 
     let wide = |numbers: &[i8]| -> Vec<i64> { numbers.iter().map(|&x| i64::from(x)).collect() };
@@ -78,18 +86,27 @@ fuzz_target!(|input: Input| {
         &mut vec![0; rows.len() * width],
     );
 
-    if let Ok(index) = HistoryIndex::new(&rows, &wide(&input.times)) {
+    let never = Stop::new();
+    if let Ok(index) = HistoryIndex::new(&rows, &wide(&input.times), None, &never) {
         let length = i64::from(input.length % 9);
-        if let Ok((start, stop)) = index.window(&rows, &wide(&input.times), length, input.delay) {
-            let values: Vec<_> = (0..index.len()).map(|i| i as f32).collect();
-            let mut out = vec![0.0_f32; start.len() * length as usize];
+        let horizon = Horizon {
+            length,
+            delay: input.delay,
+            max_age: None,
+        };
+        let (part, times) = (index.part(), wide(&input.times));
+        if let Ok((start, stop)) = part.window(&rows, &times, horizon, &never) {
+            let values: Vec<_> = (0..part.len()).map(|i| i as f32).collect();
             let store = Store {
-                values: &values,
+                values: values.as_slice().into(),
                 dim: 1,
+                pairs: &[],
             };
-            gather(&index, &start, &stop, store, &mut out, length as usize).expect("windows fit");
-            let (rows, mut wild) = (&rows[..], vec![0.0_f32; rows.len()]);
-            let _ = gather(&index, rows, &wide(&input.times), store, &mut wild, 1);
+            let shape = (length as usize, 1);
+            let mut out = vec![0.0_f32; start.len() * length as usize];
+            gather(&[part], &[store], &start, &stop, &mut out, shape).expect("windows fit");
+            let mut wild = vec![0.0_f32; rows.len()];
+            let _ = gather(&[part], &[store], &rows, &times, &mut wild, (1, 1));
         }
     }
 

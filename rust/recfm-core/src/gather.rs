@@ -113,7 +113,7 @@ impl<'a, T: Copy> Store<'a, T> {
 /// Fills `out [B, length, dim]` with the events of each window, newest first, and zeros behind them.
 ///
 /// `start` and `stop`, `[B, P]` flat, are those of [`Part::window`] or
-/// [`window_of_parts`](crate::history::window_of_parts).
+/// [`window_of_parts`](crate::history::window_of_parts). Every store has the `dim` of `out`.
 pub fn gather<In: Stored<Out>, Out: Default + Copy + Send>(
     parts: &[Part<'_>],
     stores: &[Store<'_, In>],
@@ -125,11 +125,11 @@ pub fn gather<In: Stored<Out>, Out: Default + Copy + Send>(
     same_length("start", start.len(), "stop", stop.len())?;
     same_length("store", stores.len(), "parts", parts.len())?;
     for (part, store) in parts.iter().zip(stores) {
-        let rows = store
-            .values
-            .len()
-            .checked_div(In::width(store.dim))
-            .unwrap_or(part.table);
+        let rows = match In::width(store.dim) {
+            0 => part.table,
+            // Rounded up: a store of wider rows is not taken for one of as many narrow ones.
+            width => store.values.len().div_ceil(width),
+        };
         same_length("store", rows, "index", part.table)?;
     }
     check_windows(parts, start, stop, length)?;
@@ -366,20 +366,18 @@ mod tests {
     #[test]
     fn a_store_of_another_table_is_refused() {
         let mut out = vec![0; 2];
-        let error = fill(
-            &VALUES[..4],
-            (&[0], &[1]),
-            &mut out,
-            (1, 2),
-            &uniform_codebook(),
-        );
-        assert!(matches!(
-            error,
-            Err(Error::Length {
-                left: "store",
-                left_len: 2,
-                ..
-            })
-        ));
+        let wider = [1, -1, 2, -2, 3, -3, 4];
+        for (values, rows) in [(&VALUES[..4], 2), (&wider, 4)] {
+            let error = fill(values, (&[0], &[1]), &mut out, (1, 2), &uniform_codebook());
+            assert_eq!(
+                error,
+                Err(Error::Length {
+                    left: "store",
+                    left_len: rows,
+                    right: "index",
+                    right_len: 3
+                })
+            );
+        }
     }
 }

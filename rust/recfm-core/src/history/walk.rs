@@ -48,7 +48,7 @@ impl Part<'_> {
 
     /// Ranges of users that have about `SHARE` events each.
     fn shares(&self) -> Result<Vec<Range<usize>>> {
-        let offsets = self.offsets.all()?;
+        let offsets = self.offsets.range(0..self.users.len() + 1)?;
         let (mut shares, mut first) = (Vec::new(), 0);
         while first < self.users.len() {
             let goal = offsets[first].saturating_add(SHARE as u32);
@@ -95,6 +95,26 @@ mod tests {
     use super::super::HistoryIndex;
     use super::*;
     use crate::hash::mix64;
+
+    #[test]
+    fn users_without_offsets_are_refused() {
+        let mut index = HistoryIndex::new(&[1, 2], &[1, 1], None, &Stop::new()).unwrap();
+        let horizon = Horizon {
+            length: 1,
+            delay: 0,
+            max_age: None,
+        };
+        for kept in (0..=2).rev() {
+            index.offsets.truncate(kept);
+            let walked = index.part().windows_of_events(horizon, &Stop::new());
+            let error = Error::IndexRange {
+                start: 0,
+                stop: 3,
+                n: kept,
+            };
+            assert_eq!(walked, Err(error));
+        }
+    }
 
     #[test]
     fn the_walk_finds_what_the_search_finds() {

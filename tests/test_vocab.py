@@ -276,6 +276,8 @@ def test_a_builder_refuses_what_does_not_fit():
         builder.add(pl.Series([1]))
     with pytest.raises(DataError, match="`values` has 1 rows but `counts` has 2"):
         builder.add(pl.Series(["a"]), np.array([1, 2]))
+    with pytest.raises(DataError, match="`counts` is -1"):
+        builder.add(pl.Series(["a"]), np.array([-1]))
     with pytest.raises(SchemaError, match="min_count is 0"):
         builder.finish(min_count=0)
     assert builder.finish().values() == ["a", "b"]

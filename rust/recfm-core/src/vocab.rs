@@ -83,6 +83,10 @@ impl VocabBuilder {
     pub fn add(&mut self, chunks: &[Chunk<'_>], times: Option<&[i64]>) -> Result<()> {
         if let Some(times) = times {
             same_length("values", total_len(chunks), "counts", times.len())?;
+            if let Some(&value) = times.iter().find(|&&count| count < 0) {
+                let name = "counts";
+                return Err(Error::Negative { name, value });
+            }
         }
         if let AnyCounter::Empty = self.counter {
             self.counter = match kind_of(chunks) {

@@ -16,9 +16,10 @@ THEMES := $(patsubst benches/bench_%.py,%,$(wildcard benches/bench_*.py))
 TODAY := $(shell date +%Y-%m-%d)
 DATA ?=
 SEEDS ?= 5
+FUZZ_SECONDS ?= 120
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-rust test-python lint format bench reproduce reproduce-ml1m doctor clean
+.PHONY: help setup demo test test-rust test-python lint format bench kill reproduce reproduce-ml1m doctor clean
 
 help: ## Show what each target does
 	@grep -E '^[a-z0-9%-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -79,6 +80,13 @@ $(BENCH_DEPS): $(DEPS)
 	  print('\n'.join(p['optional-dependencies']['bench']))" > $(VENV)/bench.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check -r $(VENV)/bench.txt
 	@touch $@
+
+kill: $(CORE) ## Kill 200 processes that encode and 200 that append, at random moments; everything must be whole
+	$(PY) benches/kill_encode.py 200
+	$(PY) benches/kill_history.py 200
+
+fuzz-%: ## Fuzz a target for FUZZ_SECONDS: states, tables, arrow, parts (needs cargo-fuzz)
+	cd fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run $* -- -max_total_time=$(FUZZ_SECONDS) -timeout=10
 
 reproduce: reproduce-ml1m ## Every committed result again
 

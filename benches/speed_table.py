@@ -23,6 +23,7 @@ ROWS = {
     "batch": {
         "batch.shuffled.numpy-take": "shuffled batches of 4096 x 27 ids from memory, against NumPy take",
         "batch.shuffled.per-row-dataloader": "the same against a per-row DataLoader",
+        "batch.shuffled.index-select": "the same against torch `index_select` of the ids alone",
         "batch.streamed.rows": "the same from disk, against 10 M rows/s",
         "batch.streamed.parquet-row-groups": "the same against shuffled Parquet row groups",
     },

@@ -57,16 +57,21 @@ def table() -> str:
                 else f"{row['target']:g}x {'met' if row['met'] else '**missed**'}"
             )
             ours, peer = (_number(row[side], row["unit"]) for side in ("ours", "peer"))
-            lines.append(f"| {words} | {ours} | {peer} | {row['ratio']:.3g}x | {target} |")
+            lines.append(f"| {words} | {ours} | {peer} | {_short(row['ratio'])}x | {target} |")
     return "\n".join(lines)
 
 
 def _number(value: float, unit: str) -> str:
     if unit == "rows/s":
-        return f"{value / 1e6:.3g} M rows/s"
+        return f"{_short(value / 1e6)} M rows/s"
     if unit == "bytes/s":
-        return f"{value / 1e9:.3g} GB/s"
-    return f"{value:.3g} {unit}"
+        return f"{_short(value / 1e9)} GB/s"
+    return f"{_short(value)} {unit}"
+
+
+def _short(value: float) -> str:
+    """Three digits, without an exponent."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 if __name__ == "__main__":

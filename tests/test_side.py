@@ -97,6 +97,23 @@ def test_a_key_that_is_not_there_is_unknown():
     assert lengths[known].any()
 
 
+def test_keys_of_another_type_are_refused_not_joined_to_nothing():
+    features = (Categorical(name="genre", side="item"),)
+    schema = Schema(
+        user="user",
+        item="item",
+        time="time",
+        label="label",
+        features=(Categorical(name="item", side="item"),),
+    )
+    events = pl.DataFrame({"user": [1, 2], "item": [7, 8], "time": [1, 2], "label": [0, 1]})
+    encoded = Encoder(schema).fit(events).transform(events)
+    frame = pl.DataFrame({"item": ["7", "8"], "genre": ["a", "b"]})
+    side = SideEncoder(by="item", key="item", features=features).fit(frame).transform(frame)
+    with pytest.raises(DataError, match="none of 2 events has its item in the side table's column 'item'"):
+        Batches(encoded, batch_size=2, sides=[side])
+
+
 def test_a_side_table_survives_a_pickle():
     _, users, _ = tables()
     side = SideEncoder(by="user", key="user", features=OF_USERS).fit(users).transform(users)

@@ -90,6 +90,9 @@ class Batches:
             raise DataError(f"{len(self._source)} rows are fewer than {world_size} ranks: use fewer ranks")
         self.sides = tuple(sides)
         self.layout = merged([encoded.layout, *(side.layout for side in self.sides)])
+        if isinstance(encoded, Encoded):  # on disk, looking at every key would mean reading every block
+            for side in self.sides:
+                side.refuse_strangers(encoded.user if side.by == "user" else encoded.item)
         self.sequences = dict(sequences or {})
         for name, past in self.sequences.items():
             sequences_of.check(name, past, len(encoded))

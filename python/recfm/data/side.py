@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from recfm import _core
 from recfm.data.encode import Encoder, Jagged
-from recfm.errors import SchemaError
+from recfm.errors import DataError, SchemaError
 from recfm.layout import Layout
 from recfm.schema import Categorical, Numeric, Schema, Tokens
 
@@ -73,6 +73,18 @@ class SideTable:
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_index"}
+
+    def refuse_strangers(self, keys: NDArray[np.int64]) -> None:
+        """Refuse events none of which has its key in the table: strings on one side and integers on the other.
+
+        Raises:
+            DataError: No key is in the table.
+        """
+        if len(keys) and len(self) and not self._index.rows(keys).any():
+            raise DataError(
+                f"none of {len(keys):,} events has its {self.by} in the side table's column '{self.name}': "
+                "give both the same type of key"
+            )
 
     def take(self, keys: NDArray[np.int64]) -> SideRows:
         """The features of these users or items, int64 [B]."""

@@ -19,6 +19,7 @@ from recfm.data import folder as folder_module
 from recfm.data.encode import Encoder
 from recfm.data.folder import EncodedFolder, FolderWriter
 from recfm.errors import DataError, RecfmError, SchemaError, StorageError
+from recfm.new_folder import NewFolder, owner
 from recfm.schema import Categorical, Numeric, Schema, Tokens
 
 SCHEMA = Schema(
@@ -289,9 +290,9 @@ def test_killed_while_encoding_there_are_only_whole_folders(tmp_path):
 
 def test_a_running_writer_is_not_cleared_away(tmp_path, whole):
     _, encoder, _ = whole
-    mine = tmp_path / f".out.{folder_module._owner()}.tmp"
+    mine = tmp_path / f".out.{owner()}.tmp"
     other = tmp_path / ".out.another-host-1.tmp"
-    parent = tmp_path / f".out.{folder_module._owner().rpartition('-')[0]}-{os.getppid()}.tmp"
+    parent = tmp_path / f".out.{owner().rpartition('-')[0]}-{os.getppid()}.tmp"
     other.mkdir()
     parent.mkdir()
     with FolderWriter(tmp_path / "out", encoder):
@@ -327,7 +328,7 @@ def test_names_that_look_like_patterns_and_homes_are_paths(tmp_path, whole, monk
 
 def test_what_a_killed_process_of_our_own_number_left_is_cleared_away(tmp_path, whole):
     frame, encoder, _ = whole
-    left = FolderWriter(tmp_path / "out", encoder)._temporary  # as in a container that starts again
+    left = NewFolder(tmp_path / "out").temporary  # as in a container that starts again
     left.mkdir()
     (left / "events-00000.arrow").write_bytes(b"half")
     encoder.encode(frame, tmp_path / "out")

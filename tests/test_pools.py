@@ -289,6 +289,14 @@ def test_a_state_of_other_pools_is_refused(encoded):
         Loader(Batches(folder, batch_size=7)).load_state_dict(state)
 
 
+def test_a_state_of_another_period_is_refused_and_one_of_the_same_rows_in_memory_is_not(encoded):
+    folder = FakeFolder(encoded, 20)
+    state = Loader(Batches(folder, (0, 100), batch_size=7)).state_dict()
+    Loader(Batches(encoded, (0, 100), batch_size=7)).load_state_dict(state)
+    with pytest.raises(DataError, match="rows_digest"):
+        Loader(Batches(folder, (100, 200), batch_size=7)).load_state_dict(state)
+
+
 def test_a_size_beyond_all_numbers_is_none():
     with pytest.raises(ConfigError, match="give a size"):
         memory_bytes("9" * 400)

@@ -466,7 +466,7 @@ class KeyIndex:
         name: Name of their column, for error messages.
 
     Raises:
-        DataError: A key occurs twice, or there are more than 2**31 - 1.
+        DataError: A key occurs twice, or there are more than 2**31 - 3.
     """
 
     def __new__(cls, keys: NDArray[np.int64], *, name: str) -> KeyIndex: ...

@@ -156,7 +156,7 @@ def encode(
         json: Print the result as JSON.
     """
     from recfm.data.encode import Encoder
-    from recfm.data.folder import refuse_existing
+    from recfm.new_folder import refuse_existing
     from recfm.progress import rows_bar
     from recfm.schema import Schema
 

@@ -5,6 +5,9 @@ import errno
 import os
 from pathlib import Path
 
+import numpy as np
+
+from recfm import _core
 from recfm.errors import RecfmError, StorageError
 
 
@@ -42,3 +45,20 @@ def write_whole(
 def reason(error: OSError) -> str:
     """What went wrong, in words."""
     return "no space left on the disk" if error.errno == errno.ENOSPC else (error.strerror or str(error))
+
+
+def check_size(path: Path, expected: int, *, what: str, error: type[RecfmError], fix: str) -> None:
+    """Refuse a file that is missing or of another size.
+
+    Raises:
+        RecfmError: (as `error`) Naming it.
+    """
+    size = path.stat().st_size if path.exists() else None
+    if size != expected:
+        state = "is missing" if size is None else f"has {size} bytes instead of {expected}"
+        raise error(f"{what} '{path}' {state}: {fix}")
+
+
+def checksum(content: bytes) -> int:
+    """XXH3 of a file's content."""
+    return _core.checksum(np.frombuffer(content, np.uint8))

@@ -8,10 +8,7 @@ A block holds `user`, `item`, `time` (int64), `label` (float32), `ids` and `nume
 that a row is one stretch of memory) and `tokens.<name>` (lists of int32). Polars opens the files as they are.
 """
 
-import glob
 import os
-import shutil
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -24,29 +21,20 @@ from numpy.typing import NDArray
 from recfm import _core
 from recfm.data.encode import Encoded, Encoder, Jagged
 from recfm.errors import DataError, StorageError
-from recfm.files import reason, write_whole
+from recfm.files import check_size, checksum, reason, write_whole
 from recfm.layout import Layout
+from recfm.new_folder import NewFolder
 from recfm.schema import Schema
-from recfm.storage import ENCODED, read_manifest, sync_folder, write_manifest
+from recfm.storage import ENCODED, read_manifest
 
 BLOCK_ROWS = 2**16
 FILE_BLOCKS = 64
 _KEYS = {"user": np.int64, "item": np.int64, "time": np.int64, "label": np.float32}
 
+_FIX = "restore the file, or encode the table again"
+
 Region = tuple[int, int, int]
 """Offset in its file, bytes, XXH3."""
-
-
-_ours: set[Path] = set()
-"""Temporary folders that this process is writing."""
-
-
-def refuse_existing(folder: Path) -> None:
-    """Raise a `StorageError` if there is something at `folder` already, or can be nothing."""
-    if "\0" in str(folder):
-        raise StorageError(f"{str(folder)!r} is no path: it holds a NUL byte")
-    if os.path.lexists(folder):  # a broken link is something too
-        raise StorageError(f"'{folder}' exists already: remove it, or choose another folder")
 
 
 class FolderWriter:
@@ -61,31 +49,19 @@ class FolderWriter:
     """
 
     def __init__(self, folder: str | Path, encoder: Encoder) -> None:
-        self.folder, self._encoder = Path(os.path.expanduser(folder)), encoder
-        refuse_existing(self.folder)
-        self._temporary = self.folder.with_name(f".{self.folder.name}.{_owner()}.tmp")
+        self._new, self._encoder = NewFolder(Path(os.path.expanduser(folder))), encoder
         self._files: list[dict[str, Any]] = []
         self._writer: _core.BlockWriter | None = None
         self._rows, self._blocks, self._ended = 0, 0, False
 
     def __enter__(self) -> "FolderWriter":
-        remove_abandoned(self.folder)
-        place = self._temporary.resolve()
-        first = place not in _ours
-        _ours.add(place)  # before it is there, so that no other thread clears it away
-        try:
-            self._temporary.mkdir(parents=True)
-        except OSError as error:
-            if first:
-                _ours.discard(place)
-            raise StorageError(f"cannot create '{self._temporary}': {reason(error)}") from None
+        self._new.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _ours.discard(self._temporary.resolve())
-        shutil.rmtree(self._temporary, ignore_errors=True)
+        self._new.__exit__(kind, error, trace)
 
     def append(self, encoded: Encoded) -> None:
         """Write rows behind those before: whole blocks, but for the last call.
@@ -101,7 +77,7 @@ class FolderWriter:
         for start in range(0, len(encoded), BLOCK_ROWS):
             stop = min(start + BLOCK_ROWS, len(encoded))
             if self._writer is None:
-                self._writer = _core.BlockWriter(str(self._temporary / self._file_name()))
+                self._writer = _core.BlockWriter(str(self._new.temporary / self._file_name()))
                 self._rows = 0
             self._writer.write(_block_columns(encoded, start, stop))
             self._rows += stop - start
@@ -119,23 +95,15 @@ class FolderWriter:
         self._end_file()
         described = {}
         for name, content in self._encoder.files().items():
-            write_whole(self._temporary / name, content, kept="nothing appears")
-            described[name] = {"bytes": len(content), "xxh3": _checksum(content)}
+            write_whole(self._new.temporary / name, content, kept="nothing appears")
+            described[name] = {"bytes": len(content), "xxh3": checksum(content)}
         manifest = {
-            "format": ENCODED.format,
-            "version": ENCODED.version,
             "rows": sum(file["rows"] for file in self._files),
             "block_rows": BLOCK_ROWS,
             "encoder": described,
             "files": self._files,
         }
-        write_manifest(self._temporary, manifest, ENCODED)
-        try:
-            sync_folder(self._temporary)
-            self._temporary.rename(self.folder)
-            sync_folder(self.folder.parent)
-        except OSError as error:
-            raise StorageError(f"cannot create '{self.folder}': {reason(error)}") from None
+        self._new.appear(manifest, ENCODED)
 
     def _file_name(self) -> str:
         return f"events-{len(self._files):05d}.arrow"
@@ -148,7 +116,7 @@ class FolderWriter:
         self._files.append(
             {
                 "file": name,
-                "bytes": (self._temporary / name).stat().st_size,
+                "bytes": (self._new.temporary / name).stat().st_size,
                 "rows": self._rows,
                 "blocks": [dict(zip(columns, block, strict=True)) for block in blocks],
             }
@@ -171,10 +139,7 @@ class EncodedFolder:
         self._manifest = read_manifest(self.folder, ENCODED)
         for file in self._manifest["files"]:
             path = self.folder / file["file"]
-            found = path.stat().st_size if path.exists() else None
-            if found != file["bytes"]:
-                state = "is missing" if found is None else f"has {found} bytes instead of {file['bytes']}"
-                raise StorageError(f"'{path}' {state}: restore the file, or encode the table again")
+            check_size(path, file["bytes"], what="event file", error=StorageError, fix=_FIX)
         self.encoder = Encoder.from_files(self._read_encoder_file)
         self.schema: Schema = self.encoder.schema
         self.layout: Layout = self.encoder.layout
@@ -281,7 +246,7 @@ class EncodedFolder:
             content = path.read_bytes()
         except OSError as error:
             raise StorageError(f"'{path}' cannot be read: {reason(error)}") from None
-        if _checksum(content) != self._manifest["encoder"].get(name, {}).get("xxh3"):
+        if checksum(content) != self._manifest["encoder"].get(name, {}).get("xxh3"):
             raise StorageError(f"'{path}' does not match its checksum: restore it, or encode the table again")
         return content
 
@@ -304,32 +269,3 @@ def _block_columns(encoded: Encoded, start: int, stop: int) -> list[tuple[Any, .
         bounds = offsets[start : stop + 1]
         columns.append((f"tokens.{name}", values[bounds[0] : bounds[-1]], bounds - bounds[0]))
     return columns
-
-
-def _checksum(content: bytes) -> int:
-    return _core.checksum(np.frombuffer(content, np.uint8))
-
-
-def _owner() -> str:
-    return f"{socket.gethostname()}-{os.getpid()}"
-
-
-def remove_abandoned(folder: Path) -> None:
-    """Remove what a killed process on this machine left of this folder."""
-    host = socket.gethostname()
-    for left in folder.parent.glob(glob.escape(f".{folder.name}.{host}-") + "*.tmp"):
-        pid = left.name.removesuffix(".tmp").rpartition("-")[2]
-        # A container that starts again has the process id of the one that was killed.
-        alive = left.resolve() in _ours if pid == str(os.getpid()) else not pid.isdigit() or _alive(int(pid))
-        if not alive:
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

@@ -7,9 +7,7 @@
 `recfm.ray` writes such folders; reading them needs no Ray.
 """
 
-import os
 import shutil
-import socket
 import uuid
 from pathlib import Path
 from types import TracebackType
@@ -21,12 +19,13 @@ from numpy.typing import NDArray
 
 from recfm import _core
 from recfm.data.encode import Encoded, Encoder
-from recfm.data.folder import EncodedFolder, FolderWriter, remove_abandoned
+from recfm.data.folder import EncodedFolder, FolderWriter
 from recfm.errors import ConfigError, DataError, StorageError
-from recfm.files import reason
+from recfm.files import checksum, reason
 from recfm.history.index import HistoryIndex
+from recfm.new_folder import NewFolder
 from recfm.schema import Schema
-from recfm.storage import MANIFEST, PARTITIONED, read_manifest, sync_folder, write_manifest
+from recfm.storage import MANIFEST, PARTITIONED, read_manifest
 
 MAX_PARTITIONS = 100_000
 FUNCTION = "xxh3_64(user key as 8 little-endian bytes, seed_of('recfm.partition')) % partitions"
@@ -65,25 +64,23 @@ class PartitionedWriter:
     """
 
     def __init__(self, folder: str | Path, encoder: Encoder, partitions: int) -> None:
-        self.folder, self._encoder, self._partitions = Path(folder).absolute(), encoder, partitions
-        if self.folder.exists():
-            raise StorageError(f"'{folder}' exists already: remove it, or choose another folder")
+        self._encoder, self._partitions = encoder, partitions
         # A name of its own for every run: a straggler of a failed run cannot reach into the next one.
-        owner = f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}-{os.getpid()}"
-        self.temporary = self.folder.with_name(f".{self.folder.name}.{owner}.tmp")
+        self._new = NewFolder(Path(folder).absolute(), run=uuid.uuid4().hex[:12])
 
     def __enter__(self) -> "PartitionedWriter":
-        remove_abandoned(self.folder)
-        try:
-            self.temporary.mkdir(parents=True)
-        except OSError as error:
-            raise StorageError(f"cannot create '{self.temporary}': {reason(error)}") from None
+        self._new.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        shutil.rmtree(self.temporary, ignore_errors=True)
+        self._new.__exit__(kind, error, trace)
+
+    @property
+    def temporary(self) -> Path:
+        """Where the parts are written."""
+        return self._new.temporary
 
     def commit(self, rows: dict[int, int], *, user_kind: str) -> None:
         """Make the folder appear.
@@ -103,7 +100,7 @@ class PartitionedWriter:
             for role, name in _names(part).items():
                 path = self.temporary / name / MANIFEST
                 try:
-                    entry[role] = _checksum(path)
+                    entry[role] = checksum(path.read_bytes())
                 except OSError as error:
                     raise StorageError(
                         f"'{path}' was written by a worker and cannot be read here ({reason(error)}): the folder must "
@@ -112,19 +109,11 @@ class PartitionedWriter:
             written.append(entry)
         _sweep(self.temporary)
         manifest = {
-            "format": PARTITIONED.format,
-            "version": PARTITIONED.version,
             "rows": sum(rows.values()),
             "partition": {"function": FUNCTION, "partitions": self._partitions, "user_kind": user_kind},
             "parts": written,
         }
-        write_manifest(self.temporary, manifest, PARTITIONED)
-        try:
-            sync_folder(self.temporary)
-            self.temporary.rename(self.folder)
-            sync_folder(self.folder.parent)
-        except OSError as error:
-            raise StorageError(f"cannot create '{self.folder}': {reason(error)}") from None
+        self._new.appear(manifest, PARTITIONED)
 
 
 def write_part(folder: Path, part: int, encoded: Encoded | None, encoder: Encoder) -> None:
@@ -181,7 +170,7 @@ class PartitionedFolder:
     @staticmethod
     def _check(folder: Path, expected: int) -> None:
         try:
-            found = _checksum(folder / MANIFEST)
+            found = checksum((folder / MANIFEST).read_bytes())
         except FileNotFoundError:
             raise StorageError(f"'{folder}' is missing: restore it, or encode the table again") from None
         except OSError as error:
@@ -257,10 +246,6 @@ class PartitionedFolder:
 
 def _names(part: int) -> dict[str, str]:
     return {"events": f"part-{part:05d}", "history": f"history-{part:05d}"}
-
-
-def _checksum(path: Path) -> int:
-    return _core.checksum(np.frombuffer(path.read_bytes(), np.uint8))
 
 
 def _sweep(folder: Path) -> None:

@@ -16,6 +16,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -121,7 +122,7 @@ class PoolSource:
         """int64 [n], the rows of the period, in order."""
         return np.arange(self._first, self._last)
 
-    @property
+    @cached_property
     def rows_digest(self) -> int:
         """XXH3 of which rows these are, the same for a table in memory."""
         return period_digest(self._first, self._last)

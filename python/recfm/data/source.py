@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -146,7 +147,7 @@ class MemorySource:
         if np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):  # one look-up less for each row
             self._offset, self._served = int(rows[0]), None
 
-    @property
+    @cached_property
     def rows_digest(self) -> int:
         """XXH3 of which rows these are, the same for a table on disk."""
         if self._served is None:

@@ -146,10 +146,7 @@ class HistoryIndex:
         Raises:
             StorageError: The folder holds an index already, or the disk refuses.
         """
-        folder = new_folder(folder)
-        with locked(folder, INDEX):
-            refuse_existing(folder)
-            commit(folder, [])
+        cls._of_parts([], None).save(folder)
 
     def with_values(self, values: Values | Sequence[Values]) -> "HistoryIndex":
         """The same index over other values: [n, d] of all events, or one store for each part.

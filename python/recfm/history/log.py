@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 
 from recfm._core import Blocks
 from recfm.errors import DataError, LeakError, LogError
-from recfm.files import reason
+from recfm.files import check_size, reason
 from recfm.history.index import HistoryIndex
 from recfm.history.quantize import CODES, STORED, Stored, Vectors, dequantize, quantize
-from recfm.history.tensors import check_size, map_tensors, parse, sealed
+from recfm.history.tensors import map_tensors, parse, sealed
 from recfm.storage import (
     INDEX,
     LOG,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from recfm import _core
 from recfm.errors import RecfmError
-from recfm.files import reason
+from recfm.files import check_size, reason
 
 BLOCK = 256 << 10
 _NAMES = {
@@ -145,18 +145,6 @@ def map_tensors(path: Path, found: dict[str, Any], *, what: str, error: type[Rec
     blocks.check(8, min(length, covered - 8))
     tensors, metadata = parse(whole)
     return Mapped(path, tensors, metadata, blocks)
-
-
-def check_size(path: Path, expected: int, *, what: str, error: type[RecfmError], fix: str) -> None:
-    """Refuse a file that is missing or of another size.
-
-    Raises:
-        RecfmError: (as `error`) Naming it.
-    """
-    size = path.stat().st_size if path.exists() else None
-    if size != expected:
-        state = "is missing" if size is None else f"has {size} bytes instead of {expected}"
-        raise error(f"{what} '{path}' {state}: {fix}")
 
 
 def parse(whole: NDArray[np.uint8]) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:

@@ -137,6 +137,20 @@ impl<'a> Chunk<'a> {
     }
 }
 
+/// Where rows `rows` of a column lie: the place of a chunk, the rows before it, and its own rows among them.
+pub(crate) fn spans(
+    chunks: &[Chunk<'_>],
+    rows: Range<usize>,
+) -> impl Iterator<Item = (usize, usize, Range<usize>)> {
+    let mut end = 0;
+    chunks.iter().enumerate().filter_map(move |(place, chunk)| {
+        let before = end;
+        end += chunk.len();
+        let (start, stop) = (rows.start.max(before), rows.end.min(end));
+        (start < stop).then(|| (place, before, start - before..stop - before))
+    })
+}
+
 /// Fills `out` with the images of the rows of column `name` from `first` on, counted through all chunks.
 pub(crate) fn fill<'a, T: Copy>(
     chunks: &[Chunk<'a>],
@@ -147,19 +161,12 @@ pub(crate) fn fill<'a, T: Copy>(
     int: impl Fn(i64) -> T,
     str: impl Fn(&'a [u8]) -> T,
 ) -> Result<()> {
-    let mut before = 0;
-    for chunk in chunks {
-        let (start, stop) = (
-            first.max(before),
-            (first + out.len()).min(before + chunk.len()),
-        );
-        if start < stop {
-            let out = &mut out[start - first..stop - first];
-            chunk
-                .fill(start - before..stop - before, out, null, &int, &str)
-                .map_err(|row| malformed(name, before + row))?;
-        }
-        before += chunk.len();
+    for (place, before, local) in spans(chunks, first..first + out.len()) {
+        let begin = before + local.start - first;
+        let out = &mut out[begin..begin + local.len()];
+        chunks[place]
+            .fill(local, out, null, &int, &str)
+            .map_err(|row| malformed(name, before + row))?;
     }
     Ok(())
 }
@@ -171,17 +178,10 @@ pub(crate) fn for_each<'a>(
     rows: Range<usize>,
     mut each: impl FnMut(usize, Value<'a>),
 ) -> Result<()> {
-    let mut first = 0;
-    for chunk in chunks {
-        let (start, stop) = (rows.start.max(first), rows.end.min(first + chunk.len()));
-        if start < stop {
-            chunk
-                .for_each(start - first..stop - first, |row, value| {
-                    each(first + row, value);
-                })
-                .map_err(|row| malformed(name, first + row))?;
-        }
-        first += chunk.len();
+    for (place, before, local) in spans(chunks, rows) {
+        chunks[place]
+            .for_each(local, |row, value| each(before + row, value))
+            .map_err(|row| malformed(name, before + row))?;
     }
     Ok(())
 }

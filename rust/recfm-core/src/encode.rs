@@ -5,7 +5,7 @@ use std::ops::Range;
 use multiversion::multiversion;
 use rayon::prelude::*;
 
-use crate::column::{Chunk, malformed, total_len};
+use crate::column::{Chunk, malformed, spans, total_len};
 use crate::hash::{Hasher, UNKNOWN};
 use crate::values::Readable;
 use crate::vocab::Vocab;
@@ -80,24 +80,19 @@ impl<'a> Column<'a> {
 
     /// The ids of the rows from `first` on.
     fn ids(&self, first: usize, out: &mut [i32]) -> Result<()> {
-        let mut before = 0;
-        for (chunk, images) in self.chunks.iter().zip(&self.images) {
-            let start = first.max(before);
-            let stop = (first + out.len()).min(before + chunk.len());
-            if start < stop {
-                let rows = start - before..stop - before;
-                let out = &mut out[start - first..stop - first];
-                if let (Some(images), Some((_, keys))) = (images, chunk.dictionary()) {
-                    for (out, &key) in out.iter_mut().zip(&keys[rows]) {
-                        *out = images.get(key as usize).copied().unwrap_or(UNKNOWN);
-                    }
-                } else {
-                    self.encoding
-                        .fill(chunk, rows, out)
-                        .map_err(|row| malformed(self.encoding.name(), before + row))?;
+        for (place, before, local) in spans(self.chunks, first..first + out.len()) {
+            let chunk = &self.chunks[place];
+            let begin = before + local.start - first;
+            let out = &mut out[begin..begin + local.len()];
+            if let (Some(images), Some((_, keys))) = (&self.images[place], chunk.dictionary()) {
+                for (out, &key) in out.iter_mut().zip(&keys[local]) {
+                    *out = images.get(key as usize).copied().unwrap_or(UNKNOWN);
                 }
+            } else {
+                self.encoding
+                    .fill(chunk, local, out)
+                    .map_err(|row| malformed(self.encoding.name(), before + row))?;
             }
-            before += chunk.len();
         }
         Ok(())
     }

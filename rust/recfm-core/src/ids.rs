@@ -85,9 +85,10 @@ pub(crate) struct StrIds {
 }
 
 impl StrIds {
-    /// Numbers `values` in order; none may occur twice. `name` is that of the vocabulary, for errors.
+    /// Numbers `values` in order; none may occur twice, all are UTF-8. `name` is that of the vocabulary, for errors.
     pub(crate) fn new(values: Texts, name: &str) -> Result<Self> {
         check_size(values.len(), name)?;
+        check_utf8(&values, name)?;
         let mut ids = Self {
             slots: vec![(Brief::new(b"", 0), 0); slots_for(values.len())],
             values,
@@ -152,6 +153,20 @@ fn check_size(values: usize, name: &str) -> Result<()> {
         });
     }
     Ok(())
+}
+
+/// Strings leave as text, so what is none must not come in.
+fn check_utf8(values: &Texts, name: &str) -> Result<()> {
+    match values
+        .iter()
+        .find(|text| std::str::from_utf8(text).is_err())
+    {
+        Some(text) => Err(Error::NotText {
+            column: name.to_owned(),
+            value: String::from_utf8_lossy(text).into_owned(),
+        }),
+        None => Ok(()),
+    }
 }
 
 fn repeated(name: &str, position: usize) -> Error {

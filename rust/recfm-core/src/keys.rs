@@ -1,11 +1,10 @@
 //! From a key to the row that holds it: the join of a side table.
 
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 use rayon::prelude::*;
 
-use crate::hash::Key;
+use crate::hash::UNKNOWN;
 use crate::history::same_length;
+use crate::ids::IntIds;
 use crate::{Error, Result, pool};
 
 /// Keys that one task looks up at least.
@@ -13,53 +12,32 @@ const MIN_KEYS: usize = 1024;
 
 /// The row of each of some distinct keys.
 #[derive(Debug)]
-pub struct KeyIndex {
-    keys: Vec<i64>,
-    /// Positions in `keys`; 4 bytes each, hashed by the key they stand for.
-    places: HashTable<u32>,
-}
+pub struct KeyIndex(IntIds);
 
 impl KeyIndex {
     /// Numbers `keys` from 1 in the order given; none may occur twice. `name` is that of their column, for errors.
     pub fn new(keys: &[i64], name: &str) -> Result<Self> {
-        if keys.len() > i32::MAX as usize {
-            return Err(Error::VocabSize {
-                column: name.to_owned(),
-                values: keys.len(),
-            });
-        }
-        let mut places = HashTable::with_capacity(keys.len());
-        for (row, key) in keys.iter().enumerate() {
-            match places.entry(
-                key.hash64(),
-                |&other: &u32| keys[other as usize] == *key,
-                |&other| keys[other as usize].hash64(),
-            ) {
-                Entry::Vacant(vacant) => vacant.insert(row as u32),
-                Entry::Occupied(first) => {
-                    return Err(Error::TwiceKey {
-                        column: name.to_owned(),
-                        first: *first.get() as usize,
-                        row,
-                        key: *key,
-                    });
-                }
-            };
-        }
-        Ok(Self {
-            keys: keys.to_vec(),
-            places,
-        })
+        IntIds::new(keys.to_vec(), name)
+            .map(Self)
+            .map_err(|error| match error {
+                Error::VocabValues { position: row, .. } => Error::TwiceKey {
+                    column: name.to_owned(),
+                    first: keys.iter().position(|&key| key == keys[row]).unwrap_or(row),
+                    row,
+                    key: keys[row],
+                },
+                other => other,
+            })
     }
 
     /// Number of keys.
     pub fn len(&self) -> usize {
-        self.keys.len()
+        self.0.values().len()
     }
 
     /// Whether there are no keys.
     pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
+        self.len() == 0
     }
 
     /// The number of each key, from 1; 0 for an unknown key.
@@ -69,15 +47,8 @@ impl KeyIndex {
             out.par_iter_mut()
                 .zip(keys)
                 .with_min_len(MIN_KEYS)
-                .for_each(|(row, key)| *row = self.row(*key));
+                .for_each(|(row, &key)| *row = i64::from(self.0.get(key) - UNKNOWN));
         })
-    }
-
-    fn row(&self, key: i64) -> i64 {
-        let found = |&place: &u32| self.keys[place as usize] == key;
-        self.places
-            .find(key.hash64(), found)
-            .map_or(0, |&place| i64::from(place) + 1)
     }
 }
 

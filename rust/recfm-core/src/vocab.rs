@@ -119,8 +119,7 @@ impl VocabBuilder {
             }
             AnyCounter::Str(counter) => {
                 let (values, counts) = counter.ranked(min_count);
-                let ids = check_utf8(&values, name).and_then(|()| StrIds::new(values, name));
-                (ids.map(Index::Str), counts)
+                (StrIds::new(values, name).map(Index::Str), counts)
             }
         })?;
         Ok(Vocab {
@@ -253,20 +252,6 @@ impl Vocab {
     /// How often each value occurred in the fit, in id order.
     pub fn counts(&self) -> &[i64] {
         &self.counts
-    }
-}
-
-/// Strings leave as text, so what is none must not come in.
-fn check_utf8(values: &Texts, name: &str) -> Result<()> {
-    match values
-        .iter()
-        .find(|text| std::str::from_utf8(text).is_err())
-    {
-        Some(text) => Err(Error::NotText {
-            column: name.to_owned(),
-            value: String::from_utf8_lossy(text).into_owned(),
-        }),
-        None => Ok(()),
     }
 }
 

@@ -25,17 +25,12 @@ impl ArrowArray {
         Self::of(Arc::new(Int64Array::from(values.to_vec())))
     }
 
-    /// An array of strings end to end; what is not UTF-8 is replaced.
-    pub fn strings(bytes: &[u8], offsets: &[i64]) -> Self {
+    /// An array of UTF-8 strings end to end.
+    pub fn strings(bytes: &[u8], offsets: &[i64]) -> PyResult<Self> {
         let bounds = OffsetBuffer::new(offsets.to_vec().into());
-        let array = LargeStringArray::try_new(bounds, Buffer::from(bytes), None);
-        Self::of(Arc::new(array.unwrap_or_else(|_| {
-            let texts = offsets.windows(2);
-            texts
-                .map(|pair| String::from_utf8_lossy(&bytes[pair[0] as usize..pair[1] as usize]))
-                .map(Some)
-                .collect()
-        })))
+        let array = LargeStringArray::try_new(bounds, Buffer::from(bytes), None)
+            .map_err(|error| PyValueError::new_err(error.to_string()))?;
+        Ok(Self::of(Arc::new(array)))
     }
 
     fn of(array: ArrayRef) -> Self {

@@ -100,9 +100,9 @@ impl Vocab {
     }
 
     /// The same as an Arrow array of int64 or large strings.
-    fn arrow_values(&self) -> ArrowArray {
+    fn arrow_values(&self) -> PyResult<ArrowArray> {
         match self.0.values() {
-            VocabValues::Int(values) => ArrowArray::ints(values),
+            VocabValues::Int(values) => Ok(ArrowArray::ints(values)),
             VocabValues::Str(texts) => {
                 let (bytes, offsets) = texts.parts();
                 ArrowArray::strings(bytes, offsets)

@@ -13,12 +13,19 @@ class Column:
 
     Attributes:
         rows: Rows of its embedding table, padding (0) and out-of-vocabulary (1) included; 0 for a numeric column.
+        shares: Another feature whose vocabulary and embedding table this one uses; "" for its own.
     """
 
     name: str
     rows: int
     side: Side
     seen_by: SeenBy = "both"
+    shares: str = ""
+
+    @property
+    def table(self) -> str:
+        """Name of the embedding table: the feature's own, or the one it shares."""
+        return self.shares or self.name
 
 
 @dataclass(frozen=True, kw_only=True)

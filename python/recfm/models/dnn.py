@@ -29,6 +29,8 @@ class DNNConfig(Strict):
     hidden: tuple[int, ...] = (64, 32)
     """Widths of the hidden layers."""
     dropout: float = 0.0
+    batch_norm: bool = False
+    """Normalise each hidden layer over the batch, before its activation."""
 
     def __post_init__(self) -> None:
         check_range(self, "dim", "hidden", low=1)
@@ -50,7 +52,7 @@ class DNN(Ranker):
         config = config or DNNConfig()
         super().__init__(layout, config.dim, viewer=viewer, sequences=sequences, history=history)
         self.config = config
-        self.mlp = MLP(self.flat_width, config.hidden, dropout=config.dropout)
+        self.mlp = MLP(self.flat_width, config.hidden, dropout=config.dropout, batch_norm=config.batch_norm)
         self.head = self.make_head()
 
     def backbone(self, batch: Batch) -> Tensor:

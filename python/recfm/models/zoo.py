@@ -1,0 +1,72 @@
+"""Every ranking model by name, for config files and sweeps."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from recfm.config import Strict, parse
+from recfm.errors import ConfigError
+from recfm.layout import Layout, SequenceLayout
+from recfm.models.deepfm import DeepFM, DeepFMConfig
+from recfm.models.dnn import DNN, DNNConfig
+from recfm.models.features import Viewer
+from recfm.models.history_encoder import HistoryEncoderConfig
+from recfm.models.ranker import Ranker
+from recfm.models.wukong import Wukong, WukongConfig
+
+MODELS: dict[str, tuple[type[Ranker], type[Strict]]] = {
+    "deepfm": (DeepFM, DeepFMConfig),
+    "dnn": (DNN, DNNConfig),
+    "wukong": (Wukong, WukongConfig),
+}
+
+
+def model_config(name: str, settings: Mapping[str, Any] | None = None) -> Any:
+    """The config dataclass of a model from plain values, as a TOML file holds them.
+
+    Raises:
+        ConfigError: There is no such model, or a setting is unknown or out of range.
+    """
+    return parse(_entry(name)[1], dict(settings or {}), what=f"model {name}")
+
+
+def build_model(
+    name: str,
+    layout: Layout,
+    config: Any = None,
+    *,
+    viewer: Viewer = "fm",
+    sequences: Sequence[SequenceLayout] = (),
+    history: HistoryEncoderConfig | None = None,
+) -> Ranker:
+    """A model of the zoo.
+
+    Args:
+        name: A key of `MODELS`.
+        layout: What the batches hold.
+        config: The model's config dataclass, or a mapping of settings; None for the defaults.
+        viewer: "vm" hides features with `seen_by="fm"`.
+        sequences: Histories that the batches carry.
+        history: How those are pooled, in models that pool them.
+
+    Raises:
+        ConfigError: There is no such model, or the config is another model's.
+    """
+    model, kind = _entry(name)
+    if config is None or isinstance(config, Mapping):
+        config = model_config(name, config)
+    if not isinstance(config, kind):
+        raise ConfigError(f"model {name} takes a {kind.__name__}, not {type(config).__name__}")
+    build: Any = model
+    return build(layout, config, viewer=viewer, sequences=sequences, history=history)
+
+
+def settings_of(config: Any) -> dict[str, Any]:
+    """A config dataclass as plain values, which `model_config` reads back equal."""
+    return dataclasses.asdict(config)
+
+
+def _entry(name: str) -> tuple[type[Ranker], type[Strict]]:
+    if name not in MODELS:
+        raise ConfigError(f"there is no model '{name}': use one of {', '.join(sorted(MODELS))}")
+    return MODELS[name]

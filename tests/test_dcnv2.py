@@ -61,11 +61,12 @@ def test_the_logit_is_a_linear_map_of_crosses_and_the_mlp(structure, rank, past)
     for b in range(len(batch)):
         x0 = flat_by_hand(rows[b], pooled_by_hand(model, batch, b))
         crossed = cross_by_hand(model.cross, x0)
-        hidden = {
-            "cross": lambda: crossed,
-            "stacked": lambda: affine_relu(model.mlp, crossed),
-            "parallel": lambda: np.concatenate([crossed, affine_relu(model.mlp, x0)]),
-        }[structure]()
+        if structure == "cross":
+            hidden = crossed
+        elif structure == "stacked":
+            hidden = affine_relu(model.mlp, crossed)
+        else:
+            hidden = np.concatenate([crossed, affine_relu(model.mlp, x0)])
         assert found[b] == pytest.approx(float(affine_relu(model.head, hidden)[0]), rel=1e-9)
 
 

@@ -20,7 +20,7 @@ FRAPPE = Layout(
     tokens=(),
     numeric=(),
 )
-# Criteo with the 204,184,585 embedding rows of the Wukong paper's parameter counts, to be built on torch.device("meta").
+# Criteo with the 204,184,585 embedding rows of the Wukong paper's parameter counts: to be built on the meta device.
 CRITEO = Layout(
     categorical=tuple(
         Column(name=f"C{i}", rows=204_184_585 - 25 * 10 if i == 0 else 10, side="context") for i in range(26)
@@ -118,7 +118,9 @@ def check_every_parameter_learns(name, **settings):
     """A batch in which every feature and history occurs moves every parameter."""
     model, batch = model_and_batch(name, 60, **settings)
     model(batch).square().sum().backward()
-    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+    still = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    # A constant before the softmax of the history's attention cancels out: what gradient it has is rounding.
+    assert [n for n in still if n != "histories.0.score.bias"] == []
 
 
 def check_one_row_at_a_time(name, **settings):

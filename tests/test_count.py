@@ -121,13 +121,16 @@ def test_wukong(sizes):
     assert cost.training_flops == trained(cost.multiply_adds, NUMBERS * 2 * d)
 
 
-def test_xdeepfm_and_fm():
+def test_xdeepfm_and_factorization_machines():
     config = XDeepFMConfig(dim=4, cin=(5, 3), hidden=(9,))
     cost = count(XDeepFM(LAYOUT, config, viewer="fm"), make_batch(6))
     cin = 4 * (N * N * 5 + 5 * N * 3)
     assert cost.multiply_adds == cin + chain(N * 4, 9) + 5 + 3 + 9 + chain(*numeric_row(4))
     assert cost.embedding_parameters == tables(4) + tables(1) + NUMBERS
     assert count(FM(LAYOUT), make_batch(6)).multiply_adds == 0, "an FM multiplies element by element"
+    fields = N - 1 + NUMBERS  # each number is one; all pairs are one square of blocks
+    found = count(build_model("fmfm", LAYOUT, {"dim": 4}), make_batch(6)).multiply_adds
+    assert found == (fields * 4) ** 2
 
 
 @pytest.mark.parametrize(

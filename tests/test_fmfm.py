@@ -29,7 +29,7 @@ def pairs_by_hand(pairs, rows):
     weight, total, pair = array(pairs.weight), 0.0, 0
     for i in range(len(rows)):
         for j in range(i + 1, len(rows)):
-            between = weight[:, pair, :] if pairs.matrix else np.diag(weight[pair])
+            between = weight[pair] if pairs.matrix else np.diag(weight[pair])
             total += rows[i] @ between @ rows[j]
             pair += 1
     return total
@@ -52,7 +52,7 @@ def test_with_identities_it_is_the_factorization_machine(kind):
     model, fm = FmFM(LAYOUT, FmFMConfig(dim=4, pairs=kind)), FM(LAYOUT, FMConfig(dim=4))
     fm.load_state_dict({k: v for k, v in model.state_dict().items() if k != "pairs.weight"})
     with torch.no_grad():
-        model.pairs.weight.copy_(torch.eye(4).unsqueeze(1) if kind == "matrix" else torch.tensor(1.0))
+        model.pairs.weight.copy_(torch.eye(4) if kind == "matrix" else torch.tensor(1.0))
     batch = make_batch(9)
     torch.testing.assert_close(model(batch), fm(batch))
 

@@ -349,6 +349,15 @@ def test_a_model_that_fails_is_left_as_it_was():
     assert torch.equal(torch.get_rng_state(), generator)
 
 
+def test_a_model_that_draws_numbers_does_not_move_the_generator():
+    generator = torch.get_rng_state()
+    model = Over(lambda m, x: m.up(x * torch.rand(())), up=nn.Linear(3, 2))
+    after_build = torch.get_rng_state()
+    assert not torch.equal(after_build, generator)
+    count(model, make_batch(4))
+    assert torch.equal(torch.get_rng_state(), after_build)
+
+
 def test_no_gradient_of_a_table_is_made():
     model, made = build_model("deepfm", LAYOUT, sequences=[LABELLED]), []
     for table in (model.embedding, model.first_order.features, model.histories[0].label):

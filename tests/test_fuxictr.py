@@ -64,7 +64,8 @@ TRAINING = {
     "monitor_mode": "max",
 }
 DNN = {
-    "model": "DNN", "hidden_units": [400, 400, 400], "hidden_activations": "relu", "net_dropout": 0.2, "batch_norm": True,
+    "model": "DNN", "hidden_units": [400, 400, 400], "hidden_activations": "relu", "net_dropout": 0.2,
+    "batch_norm": True,
 }  # fmt: skip
 MODELS = {
     "DNN": (DNN, {"dim": 10, "hidden": [400, 400, 400], "dropout": 0.2, "batch_norm": True}),
@@ -181,6 +182,88 @@ ON_TAOBAO = {
 }  # fmt: skip
 
 
+DIN = {
+    "model": "DIN", "dnn_hidden_units": [512, 256, 128], "dnn_activations": "relu", "net_dropout": 0.1,
+    "batch_norm": False, "attention_hidden_units": [512, 256], "attention_hidden_activations": "ReLU",
+    "attention_output_activation": None, "attention_dropout": 0.4, "din_use_softmax": False,
+    "din_target_field": ("cate_id", "brand", "btag"), "din_sequence_field": ("cate_his", "brand_his", "btag_his"),
+    "feature_specs": [{"feature_encoder": None, "name": ["cate_his", "brand_his", "btag_his"]}],
+}  # fmt: skip
+FIELDS_OF = {"target_field": "cate_id", "sequence_field": "cate_his"}
+SEQUENCE_MODELS = {
+    "DIN": (
+        DIN,
+        {
+            "dim": 32, "hidden": [512, 256, 128], "act": "relu", "dropout": 0.1, "batch_norm": False,
+            "attention_hidden": [512, 256], "attention_act": "relu", "attention_dropout": 0.4, "softmax": False,
+            "behaviours": [["cate_his", "brand_his", "btag_his"]],
+        },
+    ),
+    "DIEN": (
+        {
+            "model": "DIEN", "dnn_hidden_units": [64], "dnn_activations": "Dice", "net_dropout": 0,
+            "dien_target_field": ["cate_id", "brand"], "dien_sequence_field": ["cate_his", "brand_his"],
+            "dien_neg_seq_field": [], "gru_type": "AUGRU", "enable_sum_pooling": True,
+            "attention_type": "dot_attention", "attention_hidden_units": [80, 40], "attention_activation": "ReLU",
+            "attention_dropout": 0, "use_attention_softmax": True, "aux_hidden_units": [100, 50],
+            "aux_activation": "ReLU", "aux_loss_alpha": 0, "batch_norm": True,
+        },
+        {
+            "dim": 32, "hidden": [64], "act": "dice", "dropout": 0, "sum_pooling": True, "attention": "dot",
+            "attention_hidden": [80, 40], "attention_act": "relu", "attention_dropout": 0, "softmax": True,
+            "auxiliary_hidden": [100, 50], "auxiliary": 0, "batch_norm": True,
+            "behaviours": [["cate_his"], ["brand_his"]],
+        },
+    ),
+    "DMIN": (
+        FIELDS_OF
+        | {
+            "model": "DMIN", "dnn_hidden_units": [64], "dnn_activations": "Dice", "net_dropout": 0,
+            "aux_hidden_units": [100, 50], "aux_activation": "ReLU", "neg_seq_field": None,
+            "enable_sum_pooling": False, "use_behavior_refiner": True, "num_heads": 4,
+            "attention_hidden_units": [80, 40], "attention_activation": "ReLU", "attention_dropout": 0,
+            "aux_loss_lambda": 0, "use_pos_emb": False, "pos_emb_dim": 8, "batch_norm": False,
+            "bn_only_once": False, "layer_norm": True,
+        },
+        {
+            "dim": 32, "hidden": [64], "act": "dice", "dropout": 0, "auxiliary_hidden": [100, 50],
+            "sum_pooling": False, "refiner": True, "heads": 4, "attention_hidden": [80, 40],
+            "attention_act": "relu", "attention_dropout": 0, "auxiliary": 0, "position_dim": 0,
+            "batch_norm": False, "norm": True, "behaviours": [["cate_his"]],
+        },
+    ),
+    "DMR": (
+        FIELDS_OF
+        | {
+            "model": "DMR", "dnn_hidden_units": [64], "dnn_activations": "relu", "net_dropout": 0,
+            "batch_norm": True, "bn_only_once": False, "neg_seq_field": None, "context_field": None,
+            "attention_hidden_units": [80, 40], "attention_activation": "ReLU", "attention_dropout": 0,
+            "enable_sum_pooling": False, "enable_u2i_rel": True, "enable_i2i_rel": False, "aux_loss_beta": 0,
+            "use_pos_emb": True, "pos_emb_dim": 8,
+        },
+        {
+            "dim": 32, "hidden": [64], "act": "relu", "dropout": 0, "batch_norm": True,
+            "attention_hidden": [80, 40], "attention_act": "relu", "attention_dropout": 0,
+            "sum_pooling": False, "user_to_item": True, "item_to_item": False, "auxiliary": 0,
+            "position_dim": 8, "behaviours": [["cate_his"]],
+        },
+    ),
+    "BST": (
+        {
+            "model": "BST", "dnn_hidden_units": [64], "dnn_activations": "relu", "num_heads": 4,
+            "stacked_transformer_layers": 1, "attention_dropout": 0, "net_dropout": 0, "layer_norm": True,
+            "use_residual": True, "bst_target_field": "cate_id", "bst_sequence_field": "cate_his",
+            "seq_pooling_type": "mean", "use_position_emb": True, "use_causal_mask": False, "batch_norm": False,
+        },
+        {
+            "dim": 32, "hidden": [64], "act": "relu", "heads": 4, "layers": 1, "attention_dropout": 0,
+            "dropout": 0, "norm": True, "residual": True, "pooling": "mean", "positions": True,
+            "batch_norm": False, "behaviours": [["cate_his"]],
+        },
+    ),
+}  # fmt: skip
+
+
 def experiment(given: dict, **changes) -> dict:
     return {"Base": BASE, "exp": TRAINING | given | changes}
 
@@ -274,6 +357,48 @@ def test_taobao_has_the_features_of_its_loader():
     text = " | ".join(imported.notes)
     for part in ("'price' is standardised", "share_embedding", "validation rows are the test rows"):
         assert part in text
+
+
+@pytest.mark.parametrize("name", in_zoo(SEQUENCE_MODELS))
+def test_sequence_models_of_the_zoo(name):
+    given, expected = SEQUENCE_MODELS[name]
+    imported = from_fuxictr(TAOBAO, experiment(ON_TAOBAO, **given))
+    assert imported.settings == expected
+    zoo.model_config(imported.model, imported.settings)
+    sides = {feature.name: feature.side for feature in imported.schema.of_kind(Categorical)}
+    assert sides["cate_id"] == "item"
+    assert sides["userid"] == "user"
+
+
+@pytest.mark.parametrize("name", in_zoo(["DIN"]))
+@pytest.mark.parametrize(
+    "written", ["!!python/tuple [cate_his, brand_his, btag_his]", "\"('cate_his', 'brand_his', 'btag_his')\""]
+)
+def test_fields_of_one_behaviour_are_a_tuple(name, written, tmp_path):
+    given = experiment(ON_TAOBAO, **SEQUENCE_MODELS[name][0])
+    del given["exp"]["din_sequence_field"]
+    given["exp"]["din_target_field"] = "('cate_id', 'brand', 'btag')"
+    text = yaml.safe_dump(given["exp"]).replace("\n", "\n    ")
+    (tmp_path / "model.yaml").write_text(f"exp:\n    {text}\n    din_sequence_field: {written}\n")
+    imported = from_fuxictr(TAOBAO, tmp_path / "model.yaml")
+    assert imported.settings["behaviours"] == [["cate_his", "brand_his", "btag_his"]]
+
+
+@pytest.mark.parametrize("name", in_zoo(["DIN"]))
+@pytest.mark.parametrize(
+    ("target", "sequence", "message"),
+    [
+        ("brand", "cate_his", "sequence_field 'cate_his' is compared with 'brand'.*share_embedding: brand"),
+        ("cate_id", ["cate_his", "brand_his"], "do not match: give pairs"),
+        ("cate_id", "('cate_his'", "no list of field names"),
+    ],
+)
+def test_behaviours_that_do_not_fit_are_refused(name, target, sequence, message):
+    with pytest.raises(ConfigError, match=message):
+        from_fuxictr(
+            TAOBAO,
+            experiment(ON_TAOBAO, **DIN | {"din_target_field": target, "din_sequence_field": sequence}),
+        )
 
 
 @pytest.mark.parametrize(
@@ -401,7 +526,7 @@ def test_two_steps_of_an_imported_experiment(tmp_path):
     model = zoo.build_model(imported.model, train.layout, imported.settings)
     initialise(model, **imported.init)
     (table,) = embedding_parameters(model)
-    assert 5e-5 < float(table.std()) < 2e-4
+    assert 5e-5 < table.std().item() < 2e-4
     import torch
 
     optimizer = torch.optim.Adam(model.parameters(), lr=0.05)

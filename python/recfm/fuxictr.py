@@ -18,13 +18,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recfm.errors import ConfigError
-from recfm.fuxictr_models import MODELS, Model
+from recfm.fuxictr_behaviours import MODELS as SEQUENCE_MODELS
+from recfm.fuxictr_behaviours import behaviours, fields
+from recfm.fuxictr_models import MODELS as PLAIN_MODELS
+from recfm.fuxictr_models import Model
 from recfm.fuxictr_schema import Reading, files_of, number, read_schema
 from recfm.schema import Numeric, Schema
 
 if TYPE_CHECKING:
     from recfm.datasets.ctr import CtrData
 
+MODELS = {**PLAIN_MODELS, **SEQUENCE_MODELS}
 _NO_EFFECT = {
     "model", "model_id", "model_root", "dataset_id", "num_workers", "workers", "verbose", "gpu", "use_hdf5", "debug",
     "debug_mode", "pickle_feature_encoder", "metrics", "base_config", "base_expid", "version", "ordered_features",
@@ -122,7 +126,7 @@ def from_fuxictr(
     reading.raise_refused(f"experiment '{expid}'")
     schema = read_schema(
         dataset,
-        targets=_targets(given),
+        targets=tuple(name for target in fields(given, "target_field") for name in target),
         embedding_dim=given.get("embedding_dim"),
         group_id=given.get("group_id") or dataset.get("group_id"),
         use_features=given.get("use_features"),
@@ -135,6 +139,8 @@ def from_fuxictr(
         reading.notes.append(
             "numbers become one embedding row; FuxiCTR gives each a vector, times the number"
         )
+    if str(given["model"]) in SEQUENCE_MODELS:
+        settings |= behaviours(given, schema)
     data = files_of(dataset, reading)
     _check_settings(found.name, settings)
     return Imported(
@@ -159,7 +165,7 @@ def _mapping(source: str | Path | Mapping[str, Any], what: str) -> Mapping[str, 
     except ImportError:
         raise ConfigError("reading YAML needs PyYAML: pip install 'recfm[fuxictr]'") from None
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _loader(yaml))
     except FileNotFoundError:
         raise ConfigError(f"there is no {what} file '{path}'") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -167,6 +173,19 @@ def _mapping(source: str | Path | Mapping[str, Any], what: str) -> Mapping[str, 
     if not isinstance(content, Mapping):
         raise ConfigError(f"'{path}' holds {type(content).__name__}, not entries by name")
     return content
+
+
+def _loader(yaml: Any) -> Any:
+    """A safe loader that also knows tuples, which FuxiCTR's files write as `!!python/tuple [a, b]`."""
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        pass
+
+    def pair(loader: Any, node: Any) -> tuple[Any, ...]:
+        return tuple(loader.construct_sequence(node))
+
+    Loader.add_constructor("tag:yaml.org,2002:python/tuple", pair)
+    return Loader
 
 
 def _experiment(experiments: Mapping[str, Any], expid: str | None) -> tuple[str, Mapping[str, Any]]:
@@ -306,16 +325,6 @@ def _specs(given: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
         names = spec["name"] if isinstance(spec["name"], list) else [spec["name"]]
         out |= {str(name): {k: v for k, v in spec.items() if k != "name"} for name in names}
     return out
-
-
-def _targets(given: Mapping[str, Any]) -> tuple[str, ...]:
-    """Features that histories are compared with, flat."""
-    found: list[str] = []
-    for key, value in given.items():
-        if key.endswith("target_field") and value is not None:
-            for one in value if isinstance(value, list | tuple) else [value]:
-                found += [str(name) for name in (one if isinstance(one, list | tuple) else [one])]
-    return tuple(found)
 
 
 def _check_settings(name: str, settings: Mapping[str, Any]) -> None:

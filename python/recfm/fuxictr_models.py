@@ -47,12 +47,12 @@ _MLP_ACTIVATIONS = {"hidden_activations": _RELU, "dnn_activations": _RELU}
 
 def _fmfm(given: Mapping[str, Any], out: Settings) -> None:
     kinds = {"matrixed": "matrix", "vectorized": "vector"}
-    _choose(given, out, "field_interaction_type", "pairs", kinds)
+    choose(given, out, "field_interaction_type", "pairs", kinds)
 
 
 def _dcnv2(given: Mapping[str, Any], out: Settings) -> None:
     kinds = {"parallel": "parallel", "stacked": "stacked", "crossnet_only": "cross"}
-    _choose(given, out, "model_structure", "structure", kinds)
+    choose(given, out, "model_structure", "structure", kinds)
     structure = out.get("structure", "parallel")
     if structure != "cross":
         key = f"{structure}_dnn_hidden_units"
@@ -85,7 +85,7 @@ def _afn(given: Mapping[str, Any], out: Settings) -> None:
 
 
 def _masknet(given: Mapping[str, Any], out: Settings) -> None:
-    _choose(given, out, "model_type", "kind", {"SerialMaskNet": "serial", "ParallelMaskNet": "parallel"})
+    choose(given, out, "model_type", "kind", {"SerialMaskNet": "serial", "ParallelMaskNet": "parallel"})
     _one_activation("dnn_hidden_activations")(given, out)
 
 
@@ -97,7 +97,12 @@ def _wukong(given: Mapping[str, Any], out: Settings) -> None:
         out["batch_norm"] = True
 
 
-def _choose(given: Mapping[str, Any], out: Settings, key: str, ours: str, kinds: Mapping[str, str]) -> None:
+def choose(given: Mapping[str, Any], out: Settings, key: str, ours: str, kinds: Mapping[str, str]) -> None:
+    """Set `ours` to the counterpart of one of FuxiCTR's words.
+
+    Raises:
+        ConfigError: There is none.
+    """
     if key not in given:
         return
     if given[key] not in kinds:

@@ -273,6 +273,7 @@ def known(name: str) -> bool:
 
 
 def in_zoo(names):
+    """Each name, skipped while its model is not in the zoo."""
     return [
         pytest.param(n, marks=pytest.mark.skipif(not known(n), reason=f"no {n} in the zoo")) for n in names
     ]
@@ -288,6 +289,16 @@ def test_models_of_the_zoo(name):
         Categorical(name=feature.name, side="context") for feature in frappe.schema().features
     )
     assert imported.schema.user is None
+
+
+def test_older_names_of_wukong():
+    old = {
+        "model": "WuKong", "num_layers": 3, "compression_dim": 40, "fmb_dim": 30, "project_dim": 8,
+        "fmb_units": [32, 32], "hidden_activations": "relu", "mlp_hidden_units": [64], "dropout_rate": 0.1,
+    }  # fmt: skip
+    new = MODELS["WuKong"][0]
+    assert from_fuxictr(FRAPPE, experiment(old)).settings == from_fuxictr(FRAPPE, experiment(new)).settings
+    assert from_fuxictr(FRAPPE, experiment(new, mlp_batch_norm=True)).settings["batch_norm"] is True
 
 
 def test_training_settings_are_those_of_the_benchmark():

@@ -275,11 +275,15 @@ class Schema(Strict):
 
     def to_json(self) -> str:
         """The schema as a JSON object; `from_json` reads it back equal."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The schema as plain values; `from_dict` reads it back equal."""
         fields = dataclasses.asdict(self)
         for feature in fields["features"]:
             if feature.get("shares", "") is None:  # as files were written before features could share
                 del feature["shares"]
-        return json.dumps(fields, indent=2)
+        return fields
 
     @staticmethod
     def from_json(text: str) -> "Schema":

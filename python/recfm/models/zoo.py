@@ -10,6 +10,7 @@ from recfm.layout import Layout, SequenceLayout
 from recfm.models.deepfm import DeepFM, DeepFMConfig
 from recfm.models.dnn import DNN, DNNConfig
 from recfm.models.features import Viewer
+from recfm.models.finalmlp import FinalMLP, FinalMLPConfig
 from recfm.models.history_encoder import HistoryEncoderConfig
 from recfm.models.ranker import Ranker
 from recfm.models.wukong import Wukong, WukongConfig
@@ -17,6 +18,7 @@ from recfm.models.wukong import Wukong, WukongConfig
 MODELS: dict[str, tuple[type[Ranker], type[Strict]]] = {
     "deepfm": (DeepFM, DeepFMConfig),
     "dnn": (DNN, DNNConfig),
+    "finalmlp": (FinalMLP, FinalMLPConfig),
     "wukong": (Wukong, WukongConfig),
 }
 

@@ -7,7 +7,7 @@ With x = [e_1; ...; e_n; history] (feature gating: section 3.1 of the paper, fus
     logit = b + w_1^T o_1 + w_2^T o_2 + sum_h o_1h^T W_h o_2h,    o_s cut into k heads o_s1 ... o_sk
 
 Without named features the context is one learned vector (zero at first), so that the gate is the same for every row.
-As in FuxiCTR, with its benchmark's initialisation; but there w_1 and w_2 have a bias each, which is one bias here.
+As in FuxiCTR, down to the number of parameters: b is the sum of two biases, one of each w_s.
 
 Shape legend: B rows, n embedding rows, d embedding dim, x = n d + h width of the input, w_s last width of stream s,
 k heads, c width of a context.
@@ -164,7 +164,7 @@ class _Fusion(nn.Module):
         super().__init__()
         self.widths, self.heads = [first, second], heads
         self.first = nn.Linear(first, 1)
-        self.second = nn.Linear(second, 1, bias=False)
+        self.second = nn.Linear(second, 1)
         # Xavier's variance for the one column of first * second / heads weights that the form is.
         std = (2 / (first * second / heads + 1)) ** 0.5
         self.product = nn.Parameter(torch.randn(heads, first // heads, second // heads) * std)

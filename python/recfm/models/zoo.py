@@ -7,18 +7,24 @@ from typing import Any
 from recfm.config import Strict, parse
 from recfm.errors import ConfigError
 from recfm.layout import Layout, SequenceLayout
+from recfm.models.afn import AFN, AFNConfig
+from recfm.models.autoint import AutoInt, AutoIntConfig
 from recfm.models.deepfm import DeepFM, DeepFMConfig
 from recfm.models.dnn import DNN, DNNConfig
 from recfm.models.features import Viewer
 from recfm.models.finalmlp import FinalMLP, FinalMLPConfig
 from recfm.models.history_encoder import HistoryEncoderConfig
+from recfm.models.masknet import MaskNet, MaskNetConfig
 from recfm.models.ranker import Ranker
 from recfm.models.wukong import Wukong, WukongConfig
 
 MODELS: dict[str, tuple[type[Ranker], type[Strict]]] = {
+    "afn": (AFN, AFNConfig),
+    "autoint": (AutoInt, AutoIntConfig),
     "deepfm": (DeepFM, DeepFMConfig),
     "dnn": (DNN, DNNConfig),
     "finalmlp": (FinalMLP, FinalMLPConfig),
+    "masknet": (MaskNet, MaskNetConfig),
     "wukong": (Wukong, WukongConfig),
 }
 

@@ -13,6 +13,7 @@ Shape legend: B rows, n embedding rows, d embedding dim, x = n d + h width of th
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -80,9 +81,7 @@ class MaskNet(Ranker):
             self.shift = nn.Parameter(torch.zeros(rows, config.dim))
         if config.kind == "serial":
             widths = (x, *config.hidden)
-            self.blocks = nn.ModuleList(
-                _Block(x, inputs, out, config) for inputs, out in zip(widths, widths[1:], strict=False)
-            )
+            self.blocks = nn.ModuleList(_Block(x, inputs, out, config) for inputs, out in pairwise(widths))
         else:
             self.blocks = nn.ModuleList(
                 _Block(x, x, config.block_width, config) for _ in range(config.blocks)

@@ -9,7 +9,12 @@ from recfm.errors import ConfigError
 from recfm.layout import Layout, SequenceLayout
 from recfm.models.afn import AFN, AFNConfig
 from recfm.models.autoint import AutoInt, AutoIntConfig
+from recfm.models.bst import BST, BSTConfig
 from recfm.models.deepfm import DeepFM, DeepFMConfig
+from recfm.models.dien import DIEN, DIENConfig
+from recfm.models.din import DIN, DINConfig
+from recfm.models.dmin import DMIN, DMINConfig
+from recfm.models.dmr import DMR, DMRConfig
 from recfm.models.dnn import DNN, DNNConfig
 from recfm.models.features import Viewer
 from recfm.models.finalmlp import FinalMLP, FinalMLPConfig
@@ -21,7 +26,12 @@ from recfm.models.wukong import Wukong, WukongConfig
 MODELS: dict[str, tuple[type[Ranker], type[Strict]]] = {
     "afn": (AFN, AFNConfig),
     "autoint": (AutoInt, AutoIntConfig),
+    "bst": (BST, BSTConfig),
     "deepfm": (DeepFM, DeepFMConfig),
+    "dien": (DIEN, DIENConfig),
+    "din": (DIN, DINConfig),
+    "dmin": (DMIN, DMINConfig),
+    "dmr": (DMR, DMRConfig),
     "dnn": (DNN, DNNConfig),
     "finalmlp": (FinalMLP, FinalMLPConfig),
     "masknet": (MaskNet, MaskNetConfig),

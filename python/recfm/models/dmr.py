@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from recfm.config import check_range
 from recfm.data.batch import Batch
+from recfm.errors import ConfigError
 from recfm.layout import Layout, SequenceLayout
 from recfm.models.attention import EventScores, at_each_place, masked_softmax, weighted_sum
 from recfm.models.behaviour import Behaviour, Events
@@ -57,6 +58,10 @@ class DMRConfig(BehaviourConfig):
         check_range(self, "position_dim", "attention_hidden", low=1)
         check_range(self, "attention_dropout", low=0, high=0.99)
         check_range(self, "auxiliary", low=0, high=1e6)
+        if self.auxiliary and not self.user_to_item:
+            raise ConfigError(
+                "DMRConfig: auxiliary is a loss of the user-to-item part: set user_to_item, or leave it 0"
+            )
 
 
 class DMR(BehaviourRanker):

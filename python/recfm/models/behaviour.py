@@ -38,9 +38,10 @@ class Events:
     mask: Tensor
 
 
-def look_up(embedding: FeatureEmbedding, name: str, ids: Tensor) -> Tensor:
-    """Embedding rows [*, d] of ids [*] of one feature."""
-    return functional.embedding(ids, embedding.table(name))
+def look_up(embedding: FeatureEmbedding, names: Sequence[str], ids: Tensor) -> Tensor:
+    """Embedding rows of ids [*, F or more], feature by feature, side by side: [*, F d]."""
+    parts = [functional.embedding(ids[..., i], embedding.table(name)) for i, name in enumerate(names)]
+    return torch.cat(parts, dim=-1)
 
 
 Source: TypeAlias = SequenceLayout | tuple[Column, ...]
@@ -93,8 +94,7 @@ class Behaviour(nn.Module):
         if self.of_vectors:
             events_BLe, target_Be = self.event(values), self.target(embedding.item_rows(rows_Bnd))
         else:
-            parts = [look_up(embedding, name, values[..., i]) for i, name in enumerate(self.names)]
-            events_BLe = torch.cat(parts, dim=2)
+            events_BLe = look_up(embedding, self.names, values)
             if self.label is not None:
                 events_BLe = events_BLe + self.label(values[..., len(self.names)])
             target_Be = rows_Bnd[:, self.places].flatten(1)

@@ -17,15 +17,23 @@ from recfm.history.tap import Tap
 from recfm.models.ranker import Ranker
 
 
+def auxiliary_loss(model: nn.Module) -> Tensor | float:
+    """What a model adds to its own loss in this step, already weighted: 0 where it has no `auxiliary_loss()`."""
+    ask = getattr(model, "auxiliary_loss", None)
+    found: Tensor | None = ask() if ask is not None else None
+    return 0.0 if found is None else found
+
+
 class LabelLoss(nn.Module):
-    """Binary cross-entropy on the label."""
+    """Binary cross-entropy on the label, and the model's auxiliary loss where it has one."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, batch: Batch) -> Tensor:
-        return functional.binary_cross_entropy_with_logits(self.model(batch), batch.label)
+        on_label = functional.binary_cross_entropy_with_logits(self.model(batch), batch.label)
+        return on_label + auxiliary_loss(self.model)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -78,7 +86,7 @@ class DistilledLoss(nn.Module):
         soft_label = (self.config.label_scale * batch.teacher).clamp(max=1.0)
         on_label = functional.binary_cross_entropy_with_logits(served, batch.label)
         on_teacher = functional.binary_cross_entropy_with_logits(distilled, soft_label)
-        return on_label + self.config.weight * on_teacher
+        return on_label + auxiliary_loss(self.model) + self.config.weight * on_teacher
 
 
 class FoundationLoss(nn.Module):
@@ -90,4 +98,4 @@ class FoundationLoss(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         on_label = functional.binary_cross_entropy_with_logits(self.model(batch), batch.label)
-        return on_label + self.autoencoder.loss(self.tap.activations())
+        return on_label + auxiliary_loss(self.model) + self.autoencoder.loss(self.tap.activations())

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -154,7 +155,7 @@ class _Lookups(TorchFunctionMode):
 
 @contextlib.contextmanager
 def _unchanged(model: nn.Module) -> Iterator[None]:
-    """Eval mode, a generator of its own, and recurrent layers as the matrix products that they are made of."""
+    """Eval mode, a generator of its own; recurrent layers and attention as the matrix products they are made of."""
     training = {module: module.training for module in model.modules()}
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
     with contextlib.ExitStack() as stack:
@@ -163,6 +164,8 @@ def _unchanged(model: nn.Module) -> Iterator[None]:
             warnings.simplefilter("ignore")
             stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        # Fused attention recomputes its scores in the backward pass; papers count the plain products.
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         model.eval()
         try:
             yield

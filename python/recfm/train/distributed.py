@@ -106,7 +106,7 @@ def joined(device: str) -> Iterator[World]:
     """
     rank, size = _place()
     place = torch.device(device)
-    if place.type == "cuda" and place.index is None and size > 1:
+    if device == "cuda" and size > 1:
         place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)))
         torch.cuda.set_device(place)
     ours = size > 1 and not distributed.is_initialized()

@@ -81,7 +81,7 @@ class Step:
         """Backward pass and one step of every optimiser."""
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        torch.autograd.backward(self.scaler.scale(loss))
         if self._l2 or self._config.clip_norm:
             for optimizer in self._optimizers:
                 self.scaler.unscale_(optimizer)

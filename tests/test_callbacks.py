@@ -67,7 +67,9 @@ def test_the_log_has_a_line_per_epoch_and_one_every_few_steps(tmp_path):
     log = JsonLines(tmp_path / "log.jsonl", every=2)
     _, fit, losses = small_fit(callbacks=[log], **PLAIN)
     assert [line["step"] for line in lines(tmp_path)] == [2, 4, 5, 6, 8, 10, 10]
-    assert [line["loss"] for line in lines(tmp_path) if "loss" in line] == [losses[s] for s in (2, 4, 6, 8, 10)]
+    assert [line["loss"] for line in lines(tmp_path) if "loss" in line] == [
+        losses[s] for s in (2, 4, 6, 8, 10)
+    ]
     assert [line for line in lines(tmp_path) if "valid_ne" in line] == [
         {"step": 5 * point["epoch"], **point} for point in fit.curve
     ]
@@ -105,7 +107,9 @@ def test_tensorboard_gets_the_numbers_of_the_fit(tmp_path):
     assert [point.step for point in events.Scalars("train/loss")] == list(range(1, 11))
     found = [point.value for point in events.Scalars("valid/auc")]
     assert found == pytest.approx([point["valid_auc"] for point in fit.curve], rel=1e-6)
-    assert {"train/learning_rate", "train/rows_per_second", "valid/ne", "valid/gauc"} <= set(events.Tags()["scalars"])
+    assert {"train/learning_rate", "train/rows_per_second", "valid/ne", "valid/gauc"} <= set(
+        events.Tags()["scalars"]
+    )
 
 
 def test_tensorboard_says_what_is_missing(tmp_path, monkeypatch):

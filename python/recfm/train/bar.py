@@ -47,7 +47,9 @@ class ProgressBar(Callback):
         self._draw(step, int(point["epoch"]))
         if not self._console.is_terminal:  # a log file shows no bars
             loss = f"loss {point['train_loss']:.4f}"
-            self._console.print(f"epoch {point['epoch']:.0f}  step {step}  {loss}  {self._shown}", markup=False)
+            self._console.print(
+                f"epoch {point['epoch']:.0f}  step {step}  {loss}  {self._shown}", markup=False
+            )
 
     def on_fit_end(self, fit: Fit | None) -> None:
         if self._bars:

@@ -90,7 +90,7 @@ def test_the_log_of_a_resumed_fit_is_that_of_a_whole_one(tmp_path):
 def test_a_log_without_a_place_is_refused(tmp_path):
     with pytest.raises(StorageError, match="path"):
         small_fit(callbacks=[JsonLines()], **PLAIN)
-    with pytest.raises(StorageError, match="no such|cannot write"):
+    with pytest.raises(StorageError, match="cannot write"):
         small_fit(callbacks=[JsonLines(tmp_path / "absent" / "log.jsonl")], **PLAIN)
 
 

@@ -18,7 +18,7 @@ from recfm.models.layers import embedding_parameters
 from recfm.train.losses import LabelLoss, Objective
 from recfm.train.metrics import Metrics
 from recfm.train.optim import Schedule, build_optimizers
-from recfm.train.run import monitored
+from recfm.train.scoring import monitored
 from recfm.train.trainer import TrainConfig, Trainer, predict
 from train_helpers import same_bytes, small_batches, small_fit, small_model
 

@@ -38,7 +38,7 @@ class TensorBoard(Callback):
                 "TensorBoard needs the package tensorboard: pip install 'recfm[tensorboard]'"
             ) from None
         purge = start.done + 1 if start.done else None
-        self._writer = SummaryWriter(str(folder), purge_step=purge)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(folder), purge_step=purge)
 
     def on_step(self, report: StepReport) -> None:
         if report.step % self.every == 0:

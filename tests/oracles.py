@@ -216,5 +216,5 @@ def bell(count, std, seed):
     key = mix((seed + golden) & MASK)
     hashes = [mix((key + i * golden) & MASK) for i in range(count)]
     sums = [sum(h >> shift & 0xFFFF for shift in (0, 16, 32, 48)) for h in hashes]
-    scale = np.float32(np.float32(std) / math.sqrt((65536**2 - 1) / 3))
+    scale = np.float32(float(np.float32(std)) / math.sqrt((65536**2 - 1) / 3))
     return (np.array(sums) - 2 * 0xFFFF).astype(np.float32) * scale

@@ -131,13 +131,7 @@ def test_first_values_are_those_of_the_oracle(length, std, seed):
 def test_first_values_never_change():
     values = np.empty(40_000, np.float32)
     _core.fill_bell(values, std=0.02, seed=7)
-    golden = [
-        0.00933472253382206,
-        0.02709553763270378,
-        -0.011790504679083824,
-        0.016879672184586525,
-        0.01134649757295847,
-    ]
+    golden = [0.0093347225, 0.027095538, -0.011790505, 0.016879672, 0.011346498]
     np.testing.assert_array_equal(values[[0, 1, 2, 32_768, 39_999]], np.array(golden, np.float32))
 
 

@@ -24,7 +24,7 @@ def in_rust(weight: Tensor) -> bool:
     return weight.dtype == torch.float32 and weight.device.type == "cpu" and weight.is_contiguous()
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def sparse_lookup(weight: Tensor, ids: Tensor, reads: Sequence[Read]) -> Tensor:
     """Rows of a fused table [n, d] for int32 ids [B, C]: float [B, len(reads), d], with a sparse gradient.
 
@@ -33,7 +33,7 @@ def sparse_lookup(weight: Tensor, ids: Tensor, reads: Sequence[Read]) -> Tensor:
             an id may read a row of the next feature, or PyTorch stops.
     """
     if in_rust(weight):
-        return _Lookup.apply(weight, ids, list(reads))  # type: ignore[no-untyped-call]
+        return _Lookup.apply(weight, ids, list(reads))
     columns = torch.tensor([column for _, column, _, _ in reads], device=ids.device)
     starts = torch.tensor([start for _, _, start, _ in reads], device=ids.device)
     return functional.embedding(ids.index_select(1, columns) + starts, weight, sparse=True)

@@ -183,7 +183,11 @@ def row_optimizer(
                 f"embedding_optimizer is {name!r}, but {processes} processes train together and sparse gradients are "
                 "not exchanged between them: train in one process, or leave embedding_optimizer out"
             )
-    embeddings = [module for module in model.modules() if isinstance(module, FeatureEmbedding)]
+    embeddings = [
+        module
+        for module in model.modules()
+        if isinstance(module, FeatureEmbedding) and module.weight.requires_grad
+    ]
     if not embeddings:
         raise ConfigError(
             f"embedding_optimizer is {name!r}, but the model has no FeatureEmbedding to train with it"

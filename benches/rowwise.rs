@@ -1,7 +1,7 @@
 //! A step of an embedding table: the lookup of a batch and its row-wise updates.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use recfm_benches::{Random, settings};
+use recfm_benches::{ids, settings};
 use recfm_core::lookup::{Feature, fill_bell, lookup};
 use recfm_core::rowwise::{AdaGrad, Adam, Gradient, adagrad, adam};
 
@@ -12,10 +12,7 @@ const FEATURES: usize = 26;
 
 fn rowwise(c: &mut Criterion) {
     let each = ROWS / FEATURES;
-    let mut random = Random(3);
-    let ids: Vec<i32> = (0..EXAMPLES * FEATURES)
-        .map(|_| random.skewed(each as u64) as i32)
-        .collect();
+    let ids = ids(EXAMPLES * FEATURES, each as u64);
     let features: Vec<Feature> = (0..FEATURES)
         .map(|column| Feature {
             name: format!("f{column}"),
@@ -67,14 +64,7 @@ fn rowwise(c: &mut Criterion) {
             step: 7,
         };
         b.iter(|| {
-            adam(
-                &mut weight,
-                (&mut first, &mut second),
-                DIM,
-                gradient,
-                rule,
-            )
-            .unwrap();
+            adam(&mut weight, (&mut first, &mut second), DIM, gradient, rule).unwrap();
         });
     });
 }

@@ -105,7 +105,10 @@ def one_size(rows: int, torch_threads: int) -> Iterator[dict[str, float] | None]
     reference = ours(RowwiseAdagrad)
     for batch in skewed + uniform:  # the state is made, and the rows are in memory
         reference(batch)
-    yield {"init_seconds": time.perf_counter() - started, "rows_in_a_batch": len((skewed[0].ids + offsets).unique())}
+    yield {
+        "init_seconds": time.perf_counter() - started,
+        "rows_in_a_batch": len((skewed[0].ids + offsets).unique()),
+    }
 
     def milliseconds(step: Callable[[Batch], None], made: list[Batch]) -> list[float]:
         return [1e3 * harness.once(lambda batch=batch: step(batch)) for batch in made]  # type: ignore[misc]

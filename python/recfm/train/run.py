@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,21 +12,21 @@ import numpy as np
 import torch
 
 from recfm import _core
-from recfm.data.batch import Batch
 from recfm.data.encode import Encoded
 from recfm.data.loader import Loader
-from recfm.errors import ConfigError, DataError, MetricError, RecfmError
+from recfm.errors import ConfigError, MetricError, RecfmError
 from recfm.layout import Layout
 from recfm.train import checkpoint as files
 from recfm.train.callbacks import Callback, FitStart, StepReport
 from recfm.train.checkpoint import Checkpoints
 from recfm.train.checks import largest_gradients
-from recfm.train.config import Monitor, TrainConfig
+from recfm.train.config import TrainConfig
 from recfm.train.distributed import World
 from recfm.train.losses import Objective
 from recfm.train.metrics import Metrics
 from recfm.train.optim import Schedule, build_optimizers
-from recfm.train.scoring import streamed
+from recfm.train.resume import digests, refuse_data, rng_state, set_rng_state
+from recfm.train.scoring import monitored, streamed
 from recfm.train.step import Losses, Step
 
 OnBatch = Callable[[int, int, float], None]
@@ -111,7 +110,7 @@ class Run:
         self._losses = Losses(world)
         self._at = Position()
         self._checkpoints = Checkpoints(folder) if folder else None
-        self._data = _digests(next(train.epoch(0))) if folder else {}
+        self._data = digests(next(train.epoch(0))) if folder else {}
         self._best: dict[str, Any] | None = None
         self._best_checkpoint: str | None = None
         self._rate = config.learning_rate
@@ -285,7 +284,7 @@ class Run:
             return
         self._refuse_diverged(self._losses.read())
         self._at.loss_sum = self._losses.sum
-        rng = self._world.gather(_rng_state())
+        rng = self._world.gather(rng_state())
         if not self._world.first:
             return
         state = {
@@ -325,7 +324,7 @@ class Run:
             files.refuse_layout(state["layout"], files.layout_values(self._layout), folder)
         self._refuse_config(state["config"], folder)
         if self._world.first:
-            _refuse_data(state["columns"], self._data, folder)
+            refuse_data(state["columns"], self._data, folder)
         for name, mine in (("objective", self._objective), ("model", self._objective.model)):
             if state[name] != type(mine).__name__:
                 raise ConfigError(
@@ -346,7 +345,7 @@ class Run:
         self._loader.load_state_dict(
             state["data"] | ({"rank": self._world.rank} if self._world.size > 1 else {})
         )
-        _set_rng_state(rng, self._world.rank)
+        set_rng_state(rng, self._world.rank)
 
     def _refuse_config(self, saved: dict[str, Any], folder: Path) -> None:
         free = _MAY_DIFFER + (() if self._config.schedule == "cosine" else ("epochs",))
@@ -357,52 +356,3 @@ class Run:
                     f"'{folder}' was trained with {name} = {saved.get(name)!r}, and this config has {value!r}: "
                     "resume with the config of the run, or choose another folder"
                 )
-
-
-def monitored(metrics: Metrics, monitor: Monitor) -> tuple[float, int]:
-    """The value that early stopping looks at, and 1 if more is better, else -1.
-
-    Raises:
-        MetricError: gAUC is asked for, and no user has both labels.
-    """
-    if "gauc" in monitor and metrics.gauc is None:
-        raise MetricError(
-            f"monitor is '{monitor}', but no user of the validation rows has both labels, so there is no gAUC: "
-            "use auc or ne"
-        )
-    if monitor == "auc+gauc":
-        return metrics.auc + (metrics.gauc or 0.0), 1
-    return getattr(metrics, monitor), -1 if monitor in ("ne", "logloss") else 1
-
-
-def _digests(batch: Batch) -> dict[str, str]:
-    """XXH3 of each column of a batch: another vocabulary of the same size shows here."""
-    columns = {f"id column {i}": batch.ids[:, i] for i in range(batch.ids.shape[1])}
-    columns |= {f"tokens '{name}'": jagged.values for name, jagged in batch.tokens.items()}
-    columns |= {"numbers": batch.numeric, "labels": batch.label}
-    return {
-        name: f"{_core.checksum(np.frombuffer(column.cpu().numpy().tobytes(), np.uint8)):016x}"
-        for name, column in columns.items()
-    }
-
-
-def _refuse_data(saved: dict[str, str], mine: dict[str, str], folder: Path) -> None:
-    differ = [name for name in saved if saved[name] != mine.get(name)]
-    if differ:
-        raise DataError(
-            f"'{folder}' was trained on other rows or with another vocabulary: {', '.join(differ[:3])} of the "
-            "first batch differ: resume with the table, the encoder and the seed of the run"
-        )
-
-
-def _rng_state() -> dict[str, torch.Tensor]:
-    state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def _set_rng_state(state: dict[str, torch.Tensor], rank: int) -> None:
-    torch.set_rng_state(state[f"cpu.{rank}"])
-    if f"cuda.{rank}" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state[f"cuda.{rank}"])

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from recfm.data.batch import Batch
 from recfm.data.batches import Batches
 from recfm.data.loader import BatchSource, Loader
-from recfm.errors import DataError
+from recfm.errors import DataError, MetricError
+from recfm.train.config import Monitor
 from recfm.train.metrics import Metrics, StreamingMetrics
 from recfm.train.precision import Precision, autocast
 
@@ -73,3 +74,19 @@ def scored(
             with autocast(device, precision):
                 logits = model(batch)
             yield batch, logits.double().sigmoid().cpu()
+
+
+def monitored(metrics: Metrics, monitor: Monitor) -> tuple[float, int]:
+    """The value that early stopping looks at, and 1 if more is better, else -1.
+
+    Raises:
+        MetricError: gAUC is asked for, and no user has both labels.
+    """
+    if "gauc" in monitor and metrics.gauc is None:
+        raise MetricError(
+            f"monitor is '{monitor}', but no user of the validation rows has both labels, so there is no gAUC: "
+            "use auc or ne"
+        )
+    if monitor == "auc+gauc":
+        return metrics.auc + (metrics.gauc or 0.0), 1
+    return getattr(metrics, monitor), -1 if monitor in ("ne", "logloss") else 1

@@ -44,7 +44,7 @@ pub fn lookup_rows(
     })
 }
 
-/// One step of row-wise AdaGrad.
+/// One step of row-wise `AdaGrad`.
 #[pyfunction]
 #[pyo3(signature = (weight, state, rows, grads, *, lr, eps, l2))]
 #[allow(clippy::too_many_arguments)] // keywords in Python

@@ -28,6 +28,12 @@ pub fn log(n: usize, users: u64) -> Log {
     Log { user, time }
 }
 
+/// `n` ids below `bound`, skewed.
+pub fn ids(n: usize, bound: u64) -> Vec<i32> {
+    let mut random = Random(3);
+    (0..n).map(|_| random.skewed(bound) as i32).collect()
+}
+
 /// Scores with ties, and labels that follow them.
 pub fn scored(n: usize) -> (Vec<f32>, Vec<f64>) {
     let mut random = Random(2);

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
+import numpy as np
 import xxhash
 
 PADDING, UNKNOWN, FIRST = 0, 1, 2
@@ -179,3 +180,41 @@ def pooled(
         key = seed if pools == 1 else xxhash.xxh3_64_intdigest(f"{seed}:{pool}".encode())
         served += [rows[i] for i in permuted(len(rows), key, epoch)]
     return served
+
+
+def rowwise_adagrad(weight, state, rows, grads, *, lr, eps=1e-8, l2=0.0):
+    """`weight [n, d]` and `state [n]` after a step, float64, one row at a time."""
+    weight, state = weight.astype(np.float64), state.astype(np.float64)
+    for row in set(rows.tolist()):
+        g = grads[rows == row].astype(np.float64).sum(axis=0) + l2 * weight[row]
+        state[row] += np.mean(g**2)
+        weight[row] -= lr * g / (np.sqrt(state[row]) + eps)
+    return weight, state
+
+
+def adam_rows(weight, first, second, rows, grads, *, lr, step, betas=(0.9, 0.999), eps=1e-8, l2=0.0):
+    """`weight`, `first` and `second`, each `[n, d]`, after step number `step`, float64, one row at a time."""
+    weight, first, second = (table.astype(np.float64) for table in (weight, first, second))
+    rate = lr * np.sqrt(1 - betas[1] ** step) / (1 - betas[0] ** step)
+    for row in set(rows.tolist()):
+        g = grads[rows == row].astype(np.float64).sum(axis=0) + l2 * weight[row]
+        first[row] = betas[0] * first[row] + (1 - betas[0]) * g
+        second[row] = betas[1] * second[row] + (1 - betas[1]) * g**2
+        weight[row] -= rate * first[row] / (np.sqrt(second[row]) + eps)
+    return weight, first, second
+
+
+def bell(count, std, seed):
+    """The first values of a table: for each a 64-bit hash, cut into four uniform numbers that are added."""
+
+    def mix(x):
+        x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & MASK
+        x = (x ^ (x >> 27)) * 0x94D049BB133111EB & MASK
+        return x ^ (x >> 31)
+
+    golden = 0x9E3779B97F4A7C15
+    key = mix((seed + golden) & MASK)
+    hashes = [mix((key + i * golden) & MASK) for i in range(count)]
+    sums = [sum(h >> shift & 0xFFFF for shift in (0, 16, 32, 48)) for h in hashes]
+    scale = np.float32(float(np.float32(std)) / math.sqrt((65536**2 - 1) / 3))
+    return (np.array(sums) - 2 * 0xFFFF).astype(np.float32) * scale

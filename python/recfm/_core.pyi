@@ -25,6 +25,7 @@ __all__ = [
     "Predictions",
     "Vocab",
     "VocabBuilder",
+    "adam_rows",
     "auc",
     "batch_rows",
     "block_sums",
@@ -32,6 +33,7 @@ __all__ = [
     "calibration",
     "checksum",
     "encode_ids",
+    "fill_bell",
     "fill_rows",
     "fill_slots",
     "gather_parts",
@@ -39,10 +41,12 @@ __all__ = [
     "hash_keys",
     "joint_key",
     "logloss",
+    "lookup_rows",
     "normalized_entropy",
     "num_threads",
     "quantize_rows",
     "read_regions",
+    "rowwise_adagrad",
     "seed_of",
     "take_lists",
     "take_rows",
@@ -687,6 +691,92 @@ def take_lists(
 
     Raises:
         DataError: A row is out of range, or the offsets of a list asked for are no range of `values`.
+    """
+
+def lookup_rows(
+    weight: NDArray[np.float32],
+    ids: NDArray[np.int32],
+    features: Sequence[tuple[str, int, int, int]],
+    rows: NDArray[np.int64],
+    out: NDArray[np.float32],
+) -> None:
+    """Rows of a fused embedding table for a batch of ids.
+
+    Args:
+        weight: `[n, d]`.
+        ids: `[B, C]`.
+        features: For each feature its name, its column of `ids`, and the first and the number of its table rows.
+        rows: `[B, F]`, takes the row of each id: the feature's first row plus the id.
+        out: `[B, F, d]`, takes `weight[rows]`.
+
+    Raises:
+        DataError: An id is negative or not below its feature's number of rows, a feature lies outside `ids` or
+            `weight`, or a dtype, shape or layout is wrong; what was written by then is undefined.
+    """
+
+def rowwise_adagrad(
+    weight: NDArray[np.float32],
+    state: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    grads: NDArray[np.float32],
+    *,
+    lr: float,
+    eps: float,
+    l2: float,
+) -> None:
+    """One step of AdaGrad with an accumulator for each row, in place; rows that are not named stay as they are.
+
+    Gradients of the same row are summed in their order; with that sum `g`, plus `l2 * w`, once for each row:
+    `state += mean(g ** 2)`, then `w -= lr * g / (sqrt(state) + eps)`.
+
+    Args:
+        weight: `[n, d]`.
+        state: `[n]`.
+        rows: `[m]`, any order, any number of times.
+        grads: `[m, d]`.
+
+    Raises:
+        DataError: A row is negative or not below `n` (nothing is written then), or a dtype, shape or layout is wrong.
+    """
+
+def adam_rows(
+    weight: NDArray[np.float32],
+    first: NDArray[np.float32],
+    second: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    grads: NDArray[np.float32],
+    *,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    l2: float,
+    step: int,
+) -> None:
+    """One step of Adam on the rows that are named, in place; the others and their moments stay as they are.
+
+    Args:
+        weight: `[n, d]`.
+        first: First moment, `[n, d]`.
+        second: Second moment, `[n, d]`.
+        rows: `[m]`, any order, any number of times; gradients of the same row are summed in their order.
+        grads: `[m, d]`.
+        step: Number of this step from 1, for the bias correction.
+
+    Raises:
+        DataError: A row is negative or not below `n` (nothing is written then), or a dtype, shape or layout is wrong.
+    """
+
+def fill_bell(out: NDArray[np.float32], *, std: float, seed: int) -> None:
+    """Fills an array with independent values of mean 0 and deviation `std`, in parallel.
+
+    Value i depends on (`seed`, i) only and is the same on every machine. Each is a sum of four uniform numbers: a
+    bell shape that ends at 3.46 deviations. 0 fills with zeros. Large arrays get huge pages where the system has them.
+
+    Args:
+        out: `[n]`.
+
+    Raises:
+        DataError: The dtype, shape or layout is wrong.
     """
 
 @final

@@ -111,12 +111,11 @@ class HistoryEncoder(nn.Module):
         if past.vectors is not None:
             return past.vectors[:, :longest]
         assert past.ids is not None
-        tables = [embedding.table(name) for name in self.sequence.ids]
-        if self.label is not None:
-            tables.append(self.label.weight)
         ids_BLF = past.ids[:, :longest]
-        parts = [nn.functional.embedding(ids_BLF[..., i], table) for i, table in enumerate(tables)]
-        return torch.cat(parts, dim=-1)
+        events_BLd = embedding.lookup(self.sequence.ids, ids_BLF)
+        if self.label is None:
+            return events_BLd
+        return torch.cat([events_BLd, self.label(ids_BLF[..., -1])], dim=-1)
 
     def _attention(self, query_Bh: Tensor, events_BLh: Tensor, mask_BL: Tensor) -> Tensor:
         """DIN's scoring MLP on [q, s, q - s, q * s], softmax over the real entries: [B, L].

@@ -9,6 +9,7 @@ from recfm.config import Strict, check_range
 from recfm.errors import ConfigError
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
+EMBEDDING_OPTIMIZERS = ("dense", "rowwise_adagrad", "adam_rows")
 SCHEDULES = ("constant", "plateau", "cosine")
 MONITORS = ("ne", "logloss", "auc", "gauc", "auc+gauc")
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -36,6 +37,12 @@ class TrainConfig(Strict):
     """Decoupled (AdamW), on every parameter."""
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     """"adam" is torch's fused kernel, the fastest; "adamw" its plain one, whose bits committed results rest on."""
+    embedding_optimizer: Literal["dense", "rowwise_adagrad", "adam_rows"] = "dense"
+    """"dense" leaves embedding tables to `optimizer`; the others update only the rows that a batch reads, at a cost
+    that does not grow with the table, see `recfm.train.sparse`. Of those, L2 acts on the batch's rows only and
+    `clip_norm` leaves them out. They train in one process."""
+    embedding_learning_rate: float = 0.0
+    """Of embedding tables; 0 = `learning_rate`."""
     embedding_l2: float = 0.0
     """lambda of (lambda / 2) ||E||^2 over whole embedding tables: lambda * E joins the gradient at each step."""
     network_l2: float = 0.0
@@ -70,6 +77,7 @@ class TrainConfig(Strict):
     def __post_init__(self) -> None:
         check_range(self, "epochs", "batch_size", "patience", low=1)
         check_range(self, "learning_rate", low=1e-12, high=1e3)
+        check_range(self, "embedding_learning_rate", low=0, high=1e3)
         check_range(self, "weight_decay", "embedding_l2", "network_l2", "clip_norm", low=0, high=1e3)
         check_range(self, "schedule_factor", "min_learning_rate", "min_delta", low=0, high=1)
         check_range(self, "warmup_steps", "checkpoint_every", low=0)
@@ -77,6 +85,7 @@ class TrainConfig(Strict):
             check_range(self, "seed", low=0, high=2**62)
         choices = {
             "optimizer": OPTIMIZERS,
+            "embedding_optimizer": EMBEDDING_OPTIMIZERS,
             "schedule": SCHEDULES,
             "monitor": MONITORS,
             "precision": PRECISIONS,

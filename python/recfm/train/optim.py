@@ -1,7 +1,6 @@
 """Optimisers, their L2 terms, and the learning rate as a function of the step.
 
-A fit works with a list of optimisers: one for all parameters today; embedding tables with an optimiser of their own
-get a second one in `build_optimizers`.
+A fit works with a list of optimisers: one for all parameters, or a second one for sparse embedding tables.
 """
 
 import math
@@ -14,6 +13,7 @@ from torch.optim import Optimizer
 
 from recfm.models.layers import embedding_parameters
 from recfm.train.config import TrainConfig
+from recfm.train.sparse import row_optimizer
 
 
 def build_optimizers(module: nn.Module, config: TrainConfig) -> list[Optimizer]:
@@ -25,19 +25,33 @@ def build_optimizers(module: nn.Module, config: TrainConfig) -> list[Optimizer]:
     Args:
         module: The objective: the model and what else is trained with it.
         config: Rates and penalties.
+
+    Raises:
+        ConfigError: `embedding_optimizer` does not fit the model, or several processes train.
     """
+    embedding_rate = config.embedding_learning_rate or config.learning_rate
+    found: list[Optimizer] = []
+    parameters = list(module.parameters())
+    if config.embedding_optimizer != "dense":
+        name, l2 = config.embedding_optimizer, config.embedding_l2
+        rows, parameters = row_optimizer(name, module, lr=embedding_rate, l2=l2)
+        rows.param_groups[0]["base_lr"] = embedding_rate
+        found.append(rows)
     tables = {id(parameter) for parameter in embedding_parameters(module)}
     embedding: list[nn.Parameter] = []
     network: list[nn.Parameter] = []
-    for parameter in module.parameters():
+    for parameter in parameters:
         if parameter.requires_grad:
             (embedding if id(parameter) in tables else network).append(parameter)
     groups = [
-        {"params": parameters, "l2": l2, "base_lr": config.learning_rate}
-        for parameters, l2 in ((embedding, config.embedding_l2), (network, config.network_l2))
-        if parameters
+        {"params": group, "l2": l2, "base_lr": rate}
+        for group, l2, rate in (
+            (embedding, config.embedding_l2, embedding_rate),
+            (network, config.network_l2, config.learning_rate),
+        )
+        if group
     ]
-    return [_dense(groups, config)] if groups else []
+    return [_dense(groups, config), *found] if groups else found
 
 
 def _dense(groups: list[dict[str, Any]], config: TrainConfig) -> Optimizer:

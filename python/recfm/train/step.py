@@ -17,6 +17,7 @@ from recfm.train.config import TrainConfig
 from recfm.train.distributed import World
 from recfm.train.optim import add_l2
 from recfm.train.precision import autocast
+from recfm.train.sparse import RowAdam, RowwiseAdagrad
 
 _LOOK = 50  # steps on a GPU between looks at the losses
 
@@ -43,7 +44,8 @@ class Step:
         self._objective, self._optimizers, self._config, self._world = objective, optimizers, config, world
         device = world.device.type
         self.scaler = torch.amp.GradScaler(device, enabled=config.precision == "fp16")
-        self._clipped = [p for o in optimizers for group in o.param_groups for p in group["params"]]
+        dense = [o for o in optimizers if not isinstance(o, RowwiseAdagrad | RowAdam)]
+        self._clipped = [p for o in dense for group in o.param_groups for p in group["params"]]
         self._l2 = any(group.get("l2") for o in optimizers for group in o.param_groups)
         wrapped = world.wrap(objective)
         self._forward: Callable[[Batch], Tensor] = torch.compile(wrapped) if config.compile else wrapped

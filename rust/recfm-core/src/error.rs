@@ -216,6 +216,46 @@ pub enum Error {
         /// Rows in the table.
         n: usize,
     },
+    /// An id that has no row in its embedding table.
+    #[error(
+        "column '{column}' holds the id {id} in row {row} of the batch, but its embedding table has {rows} rows: build the model on the layout of the data that it reads"
+    )]
+    IdRange {
+        /// The column.
+        column: String,
+        /// The id.
+        id: i32,
+        /// Row of the batch.
+        row: usize,
+        /// Rows of the feature's table.
+        rows: usize,
+    },
+    /// A feature that does not fit its ids or its fused table.
+    #[error(
+        "feature '{name}' reads column {column} of {columns} and rows up to {end} of a table of {n}"
+    )]
+    Feature {
+        /// Name of the feature.
+        name: String,
+        /// The column of its ids.
+        column: usize,
+        /// Columns that there are.
+        columns: usize,
+        /// Behind the last of its rows.
+        end: usize,
+        /// Rows of the fused table.
+        n: usize,
+    },
+    /// More rows or uses than a row-wise update can number.
+    #[error(
+        "a table of {rows} rows with {uses} gradients is too large: both must be at most 4294967296"
+    )]
+    TableSize {
+        /// Rows of the table.
+        rows: usize,
+        /// Rows of the gradient.
+        uses: usize,
+    },
     /// List offsets that do not describe lists.
     #[error("`offsets` is not valid: {0}")]
     Offsets(String),
@@ -436,6 +476,9 @@ impl Error {
             | Self::BatchIndex { .. }
             | Self::Range { .. }
             | Self::RowRange { .. }
+            | Self::IdRange { .. }
+            | Self::Feature { .. }
+            | Self::TableSize { .. }
             | Self::Offsets(_)
             | Self::PartSize(_)
             | Self::Codebook

@@ -54,16 +54,17 @@ macro_rules! zero {
 }
 zero!(u32, u64, i64, u128);
 
+/// Asks the system for huge pages where `values` lie; best before they are first written.
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
-fn advise<T>(values: &[T]) {
+pub(crate) fn advise<T>(values: &[T]) {
     const HUGE: usize = 1 << 21;
     let (start, length) = (values.as_ptr() as usize, size_of_val(values));
     let (first, last) = (start.next_multiple_of(HUGE), (start + length) / HUGE * HUGE);
     if length < LARGE || first >= last {
         return;
     }
-    // SAFETY: the range lies inside memory that `values` owns, and this advice changes no byte of it.
+    // SAFETY: the range lies inside memory of `values`, and this advice changes no byte of it.
     unsafe {
         libc::madvise(
             first as *mut libc::c_void,
@@ -74,4 +75,4 @@ fn advise<T>(values: &[T]) {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn advise<T>(_values: &[T]) {}
+pub(crate) fn advise<T>(_values: &[T]) {}

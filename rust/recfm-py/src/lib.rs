@@ -18,6 +18,7 @@ mod keys;
 mod metrics;
 mod parts;
 mod stored;
+mod tables;
 mod vocab;
 
 use pyo3::prelude::*;
@@ -48,6 +49,8 @@ mod _core {
     use crate::parts::{gather_parts, window_of_parts};
     #[pymodule_export]
     use crate::stored::{Blocks, block_sums, joint_key, quantize_rows, uniform_codebook};
+    #[pymodule_export]
+    use crate::tables::{adam_rows, fill_bell, lookup_rows, rowwise_adagrad};
     #[pymodule_export]
     use crate::vocab::{Vocab, VocabBuilder};
 }

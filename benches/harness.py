@@ -31,6 +31,8 @@ PACKAGES = (
     "pyarrow",
     "mmh3",
     "torchdata",
+    "torch-rechub",
+    "deepctr-torch",
 )
 
 

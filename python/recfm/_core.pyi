@@ -39,6 +39,8 @@ __all__ = [
     "gather_parts",
     "gauc",
     "hash_keys",
+    "hidden_backward",
+    "hidden_forward",
     "joint_key",
     "logloss",
     "lookup_rows",
@@ -48,6 +50,8 @@ __all__ = [
     "read_regions",
     "rowwise_adagrad",
     "seed_of",
+    "small_norm_backward",
+    "small_norm_forward",
     "take_lists",
     "take_rows",
     "uniform_codebook",
@@ -1011,3 +1015,98 @@ class Predictions:
         """
 
     def __reduce__(self) -> tuple[Callable[[bytes], Predictions], tuple[bytes]]: ...
+
+def hidden_forward(
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+    *,
+    norm: tuple[NDArray[np.float32], NDArray[np.float32], float] | None,
+    rate: float,
+    seed: int,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """Batch norm, ReLU and dropout of a hidden layer, in training.
+
+    Args:
+        x: `[B, w]`.
+        y: `[B, w]`, receives the output.
+        norm: Gain `[w]`, shift `[w]` and epsilon; None for no norm.
+        rate: Share to drop, from 0 to below 1.
+        seed: The mask is a function of (seed, row, column).
+
+    Returns:
+        Mean and biased variance of each column, `[w]` each; None without a norm.
+
+    Raises:
+        DataError: An array has another dtype, shape or layout.
+    """
+
+def hidden_backward(
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+    grad_y: NDArray[np.float32],
+    grad_x: NDArray[np.float32],
+    *,
+    norm: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], float] | None,
+    rate: float,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """The way back through `hidden_forward`.
+
+    Args:
+        x: Its input `[B, w]`.
+        y: Its output `[B, w]`.
+        grad_y: Gradient of the output.
+        grad_x: `[B, w]`, receives the gradient of the input.
+        norm: Gain, mean, variance `[w]` and epsilon; None for no norm.
+        rate: Share that was dropped.
+
+    Returns:
+        Gradients of gain and shift `[w]`; None without a norm.
+
+    Raises:
+        DataError: An array has another dtype, shape or layout.
+    """
+
+def small_norm_forward(
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+    *,
+    gain: NDArray[np.float32],
+    shift: NDArray[np.float32],
+    eps: float,
+) -> None:
+    """Layer norm of rows of at most 64 values.
+
+    Args:
+        x: `[n, d]`.
+        y: `[n, d]`, receives the output.
+        gain: `[d]`.
+        shift: `[d]`.
+        eps: Added to the variance.
+
+    Raises:
+        DataError: An array has another dtype, shape or layout, or rows are longer.
+    """
+
+def small_norm_backward(
+    x: NDArray[np.float32],
+    grad_y: NDArray[np.float32],
+    grad_x: NDArray[np.float32],
+    *,
+    gain: NDArray[np.float32],
+    eps: float,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The way back through `small_norm_forward`.
+
+    Args:
+        x: Its input `[n, d]`.
+        grad_y: Gradient of its output.
+        grad_x: `[n, d]`, receives the gradient of the input.
+        gain: `[d]`.
+        eps: Added to the variance.
+
+    Returns:
+        Gradients of gain and shift `[d]`.
+
+    Raises:
+        DataError: An array has another dtype, shape or layout, or rows are longer.
+    """

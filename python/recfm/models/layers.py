@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from recfm.errors import ConfigError
+from recfm.models.fused import HiddenBlock
 
 Activation = Literal["relu", "leaky_relu", "gelu", "silu", "sigmoid", "tanh", "dice"]
 
@@ -77,7 +78,7 @@ class MLP(nn.Sequential):
             block.append(activation(act, width))
             if dropout:
                 block.append(nn.Dropout(dropout))
-            self.add_module(f"hidden_{i}", nn.Sequential(*block))
+            self.add_module(f"hidden_{i}", HiddenBlock(*block))
             inputs = width
         if out is not None:
             self.add_module("out", nn.Linear(inputs, out))

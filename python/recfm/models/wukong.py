@@ -28,6 +28,7 @@ from recfm.config import Strict, check_range
 from recfm.data.batch import Batch
 from recfm.layout import Layout, SequenceLayout
 from recfm.models.features import Viewer
+from recfm.models.fused import SmallLayerNorm
 from recfm.models.history_encoder import HistoryEncoderConfig
 from recfm.models.layers import MLP
 from recfm.models.ranker import Ranker
@@ -132,7 +133,7 @@ class WukongLayer(nn.Module):
         self.compress = _row_map(rows, config.linear_rows)  # W_L [n_L, n]
         out = config.fm_rows + config.linear_rows
         self.residual = _row_map(rows, out) if rows != out else None
-        self.norm = nn.LayerNorm(config.dim)
+        self.norm = SmallLayerNorm(config.dim)
 
     def forward(self, x_Bnd: Tensor) -> Tensor:
         y_nk = self.attentive(x_Bnd).transpose(1, 2) if self.is_attentive else self.projection.T

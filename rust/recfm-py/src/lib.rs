@@ -15,6 +15,7 @@ mod hash;
 mod history;
 mod info;
 mod keys;
+mod layers;
 mod metrics;
 mod parts;
 mod stored;
@@ -43,6 +44,8 @@ mod _core {
     use crate::info::{build_info, num_threads};
     #[pymodule_export]
     use crate::keys::KeyIndex;
+    #[pymodule_export]
+    use crate::layers::{hidden_backward, hidden_forward, small_norm_backward, small_norm_forward};
     #[pymodule_export]
     use crate::metrics::{Predictions, auc, calibration, gauc, logloss, normalized_entropy};
     #[pymodule_export]

@@ -1,0 +1,155 @@
+//! Layer norm over short rows, eight rows side by side, so that vectors fill however short a row is.
+
+use multiversion::multiversion;
+use rayon::prelude::*;
+
+use crate::{Result, pool};
+
+/// Longest row.
+pub const MAX_WIDTH: usize = 64;
+const LANES: usize = 8;
+/// Rows whose gradients are summed together.
+const BLOCK: usize = 1024;
+
+type Lane = [f32; LANES];
+type Tile = [Lane; MAX_WIDTH];
+
+/// Writes `(x - mean) / sqrt(variance + eps) * gain + shift` of each row of `gain.len()` values.
+pub fn forward(x: &[f32], gain: &[f32], shift: &[f32], eps: f32, y: &mut [f32]) -> Result<()> {
+    let size = BLOCK * gain.len();
+    pool::install(|| {
+        x.par_chunks(size)
+            .zip(y.par_chunks_mut(size))
+            .for_each(|(x, y)| forward_block(x, gain, shift, eps, y));
+    })
+}
+
+/// Writes the gradient of x; the gradients of gain and shift.
+pub fn backward(
+    x: &[f32],
+    gain: &[f32],
+    eps: f32,
+    grad_y: &[f32],
+    grad_x: &mut [f32],
+) -> Result<(Vec<f32>, Vec<f32>)> {
+    let size = BLOCK * gain.len();
+    let sums: Vec<_> = pool::install(|| {
+        let blocks = x.par_chunks(size).zip(grad_y.par_chunks(size));
+        blocks
+            .zip(grad_x.par_chunks_mut(size))
+            .map(|((x, grad_y), grad_x)| backward_block(x, gain, eps, grad_y, grad_x))
+            .collect()
+    })?;
+    let total = |of: fn(&(Vec<f32>, Vec<f32>)) -> &Vec<f32>| {
+        let column = |j| sums.iter().map(|sum| f64::from(of(sum)[j])).sum::<f64>() as f32;
+        (0..gain.len()).map(column).collect()
+    };
+    Ok((total(|sum| &sum.0), total(|sum| &sum.1)))
+}
+
+/// Rows into columns of lanes; lanes without a row are 0.
+#[inline]
+fn load(rows: &[f32], width: usize, tile: &mut Tile) {
+    if rows.len() < LANES * width {
+        *tile = [[0.0; LANES]; MAX_WIDTH];
+    }
+    for (lane, row) in rows.chunks_exact(width).enumerate().take(LANES) {
+        for (values, value) in tile.iter_mut().zip(row) {
+            values[lane] = *value;
+        }
+    }
+}
+
+#[inline]
+fn store(tile: &Tile, width: usize, rows: &mut [f32]) {
+    for (lane, row) in rows.chunks_exact_mut(width).enumerate().take(LANES) {
+        for (values, value) in tile.iter().zip(row) {
+            *value = values[lane];
+        }
+    }
+}
+
+/// Each lane's values less their mean, over their standard deviation, in place; one over that deviation.
+#[inline]
+fn standardise(tile: &mut [Lane], eps: f32) -> Lane {
+    let share = 1.0 / tile.len() as f32;
+    let mut mean = [0.0; LANES];
+    for values in &*tile {
+        for l in 0..LANES {
+            mean[l] += values[l] * share;
+        }
+    }
+    let mut variance = [0.0; LANES];
+    for values in &mut *tile {
+        for l in 0..LANES {
+            values[l] -= mean[l];
+            variance[l] += values[l] * values[l] * share;
+        }
+    }
+    let inverse = variance.map(|variance| 1.0 / (variance + eps).sqrt());
+    for values in tile {
+        for l in 0..LANES {
+            values[l] *= inverse[l];
+        }
+    }
+    inverse
+}
+
+#[multiversion(targets("x86_64+avx2+fma"))]
+fn forward_block(x: &[f32], gain: &[f32], shift: &[f32], eps: f32, y: &mut [f32]) {
+    let width = gain.len();
+    let mut tile = [[0.0; LANES]; MAX_WIDTH];
+    for (x, y) in x.chunks(LANES * width).zip(y.chunks_mut(LANES * width)) {
+        load(x, width, &mut tile);
+        standardise(&mut tile[..width], eps);
+        for ((values, gain), shift) in tile.iter_mut().zip(gain).zip(shift) {
+            for value in values {
+                *value = *value * gain + shift;
+            }
+        }
+        store(&tile, width, y);
+    }
+}
+
+#[multiversion(targets("x86_64+avx2+fma"))]
+fn backward_block(
+    x: &[f32],
+    gain: &[f32],
+    eps: f32,
+    grad_y: &[f32],
+    grad_x: &mut [f32],
+) -> (Vec<f32>, Vec<f32>) {
+    let width = gain.len();
+    let share = 1.0 / width as f32;
+    let (mut normal, mut grad) = ([[0.0; LANES]; MAX_WIDTH], [[0.0; LANES]; MAX_WIDTH]);
+    let (mut of_gain, mut of_shift) = ([[0.0; LANES]; MAX_WIDTH], [[0.0; LANES]; MAX_WIDTH]);
+    let tiles = x.chunks(LANES * width).zip(grad_y.chunks(LANES * width));
+    for ((x, grad_y), grad_x) in tiles.zip(grad_x.chunks_mut(LANES * width)) {
+        load(x, width, &mut normal);
+        load(grad_y, width, &mut grad);
+        let inverse = standardise(&mut normal[..width], eps);
+        let (mut plain, mut along) = ([0.0; LANES], [0.0; LANES]);
+        for j in 0..width {
+            for l in 0..LANES {
+                of_gain[j][l] += grad[j][l] * normal[j][l];
+                of_shift[j][l] += grad[j][l];
+                grad[j][l] *= gain[j];
+                plain[l] += grad[j][l] * share;
+                along[l] += grad[j][l] * normal[j][l] * share;
+            }
+        }
+        for j in 0..width {
+            for l in 0..LANES {
+                grad[j][l] = (grad[j][l] - plain[l] - normal[j][l] * along[l]) * inverse[l];
+            }
+        }
+        store(&grad, width, grad_x);
+    }
+    let sum = |tile: &Tile| {
+        tile[..width]
+            .iter()
+            .map(|lanes| lanes.iter().sum())
+            .collect()
+    };
+    (sum(&of_gain), sum(&of_shift))
+}

@@ -90,7 +90,9 @@ class SyntheticConfig(Strict):
         for order, (share, terms) in enumerate(zip(self.shares, self.terms, strict=True), start=1):
             groups = math.comb(len(self.vocabulary), order)
             if terms > groups or (share > 0 and terms == 0):
-                raise ConfigError(f"terms of order {order} is {terms}: there are 1 to {groups} groups of fields")
+                raise ConfigError(
+                    f"terms of order {order} is {terms}: there are 1 to {groups} groups of fields"
+                )
         if self.train + self.valid >= 1:
             raise ConfigError(f"train = {self.train} and valid = {self.valid} leave no test rows")
 
@@ -126,9 +128,10 @@ class SyntheticLog:
         names = [column.name for column in self.encoded.layout.categorical]
         ids = {name: self.encoded.ids[:, i] - _FIRST_ID for i, name in enumerate(names)}
         time = pl.Series("time", self.encoded.time).cast(pl.Datetime("us"))
-        return pl.DataFrame([time]).with_columns(pl.Series("label", self.encoded.label.astype(np.int8)), **{
-            name: pl.Series(values) for name, values in ids.items()
-        })
+        return pl.DataFrame([time]).with_columns(
+            pl.Series("label", self.encoded.label.astype(np.int8)),
+            **{name: pl.Series(values) for name, values in ids.items()},
+        )
 
 
 def generate(config: SyntheticConfig | None = None) -> SyntheticLog:
@@ -139,8 +142,10 @@ def generate(config: SyntheticConfig | None = None) -> SyntheticLog:
     with ThreadPoolExecutor(int(os.environ.get("RECFM_NUM_THREADS") or os.cpu_count() or 1)) as pool:
         ids, logit, draw = (np.concatenate(part) for part in zip(*pool.map(truth.block, blocks), strict=True))
     probability = config.flip + (1 - 2 * config.flip) / (1 + np.exp(-logit))
-    n, first, second = config.rows, int(config.rows * config.train), int(
-        config.rows * (config.train + config.valid)
+    n, first, second = (
+        config.rows,
+        int(config.rows * config.train),
+        int(config.rows * (config.train + config.valid)),
     )
     schema = _schema(config)
     encoded = Encoded(
@@ -171,7 +176,7 @@ class _Truth:
         self.config = config
         stream = self._stream(0)
         self.laws = [_zipf(size, config.zipf) for size in config.vocabulary]
-        self.latent = [_whitened(stream.normal(size=(len(law), config.latent)), law) for law in self.laws]
+        self.latent = [_whitened(stream.uniform(-1, 1, (len(law), config.latent)), law) for law in self.laws]
         self.groups: list[tuple[tuple[int, ...], NDArray[np.float64]]] = []
         """Fields of a group and the weights [k] of its terms."""
         for order, (share, terms) in enumerate(zip(config.shares, config.terms, strict=True), start=1):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from recfm.data.batch import Batch
 from recfm.layout import Layout, SequenceLayout
-from recfm.models.features import FeatureEmbedding, Viewer
+from recfm.models.features import FeatureEmbedding, NumericRows, Viewer
 from recfm.models.history_encoder import HistoryEncoder, HistoryEncoderConfig
 
 
@@ -29,9 +29,13 @@ class Ranker(nn.Module):
         viewer: Viewer,
         sequences: Sequence[SequenceLayout] = (),
         history: HistoryEncoderConfig | None = None,
+        numeric: NumericRows = "mlp",
+        numeric_hidden: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.embedding = FeatureEmbedding(layout, dim, viewer=viewer)
+        self.embedding = FeatureEmbedding(
+            layout, dim, viewer=viewer, numeric=numeric, numeric_hidden=numeric_hidden
+        )
         config = history or HistoryEncoderConfig()
         self.histories = nn.ModuleList(HistoryEncoder(s, self.embedding, config) for s in sequences)
         self._history_width = config.width * len(sequences)

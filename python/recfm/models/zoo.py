@@ -8,17 +8,27 @@ from typing import Any
 from recfm.config import Strict, parse
 from recfm.errors import ConfigError
 from recfm.layout import Layout, SequenceLayout
+from recfm.models.dcnv2 import DCNv2, DCNv2Config
 from recfm.models.deepfm import DeepFM, DeepFMConfig
+from recfm.models.dlrm import DLRM, DLRMConfig
 from recfm.models.dnn import DNN, DNNConfig
 from recfm.models.features import Viewer
+from recfm.models.fm import FM, FMConfig
+from recfm.models.fmfm import FmFM, FmFMConfig
 from recfm.models.history_encoder import HistoryEncoderConfig
 from recfm.models.ranker import Ranker
 from recfm.models.wukong import Wukong, WukongConfig
+from recfm.models.xdeepfm import XDeepFM, XDeepFMConfig
 
 MODELS: dict[str, tuple[type[Ranker], type[Strict]]] = {
+    "dcnv2": (DCNv2, DCNv2Config),
     "deepfm": (DeepFM, DeepFMConfig),
+    "dlrm": (DLRM, DLRMConfig),
     "dnn": (DNN, DNNConfig),
+    "fm": (FM, FMConfig),
+    "fmfm": (FmFM, FmFMConfig),
     "wukong": (Wukong, WukongConfig),
+    "xdeepfm": (XDeepFM, XDeepFMConfig),
 }
 
 

@@ -13,6 +13,7 @@ from recfm.models.deepfm import DeepFM, DeepFMConfig
 from recfm.models.dlrm import DLRM, DLRMConfig
 from recfm.models.dnn import DNN, DNNConfig
 from recfm.models.features import Viewer
+from recfm.models.finalmlp import FinalMLP, FinalMLPConfig
 from recfm.models.fm import FM, FMConfig
 from recfm.models.fmfm import FmFM, FmFMConfig
 from recfm.models.history_encoder import HistoryEncoderConfig
@@ -27,6 +28,7 @@ MODELS: dict[str, tuple[type[Ranker], type[Strict]]] = {
     "dnn": (DNN, DNNConfig),
     "fm": (FM, FMConfig),
     "fmfm": (FmFM, FmFMConfig),
+    "finalmlp": (FinalMLP, FinalMLPConfig),
     "wukong": (Wukong, WukongConfig),
     "xdeepfm": (XDeepFM, XDeepFMConfig),
 }

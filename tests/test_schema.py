@@ -202,7 +202,7 @@ def test_table_sizes_out_of_range_are_refused(feature, setting, value):
             "nothing_like_it.*known keys.*min_count",
         ),
         ({"user": 3}, "'user' is 3"),
-        ({"user": None}, "'user' is None"),
+        ({"label": None}, "'label' is None"),
         ({"time_unit": "minutes"}, "'time_unit' is 'minutes'.*'ms'"),
         ({"features": "movie_id"}, "'features' is 'movie_id'"),
         ({"features": ["movie_id"]}, "'features.0' is 'movie_id'"),
@@ -227,7 +227,7 @@ def test_values_that_are_no_schema_are_named(change, message):
         Schema.from_json(json.dumps(PLAIN | change))
 
 
-@pytest.mark.parametrize("key", list(PLAIN))
+@pytest.mark.parametrize("key", ["label", "features"])
 def test_a_missing_key_is_named(key):
     with pytest.raises(SchemaError, match=f"'{key}' is missing"):
         Schema.from_dict({k: v for k, v in PLAIN.items() if k != key})

@@ -139,6 +139,7 @@ def prepare(events: pl.DataFrame, schema: Schema, config: LoopConfig) -> Prepare
         DataError: The data is unusable, or a period is empty or has one class.
         ConfigError: A tapped layer does not exist.
     """
+    schema.require("user", "the loop")
     check_frame(events, schema)
     time = event_time(events, schema)
     label = events[schema.label].cast(pl.Float32).to_numpy()
@@ -317,7 +318,7 @@ def raw_ids(schema: Schema) -> tuple[str, ...]:
         raise SchemaError(
             "the raw-id controls need a categorical item feature that the VM sees: add the item id to the schema"
         )
-    return (schema.item if schema.item in items else items[0],)
+    return (schema.item if schema.item and schema.item in items else items[0],)
 
 
 # ---- 4. all of it, for one seed --------------------------------------------------------------------------------

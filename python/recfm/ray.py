@@ -93,6 +93,8 @@ def encode(dataset: Any, encoder: Encoder, folder: str | Path, *, partitions: in
     """
     ray = _ray(dataset)
     check_partitions(partitions)
+    for role in ("user", "time"):
+        encoder.schema.require(role, "a table partitioned by user, with histories,")
     files = encoder.files()
     with _in_order(ray, dataset), PartitionedWriter(folder, encoder, partitions) as writer:
         known = [ray.put(files)]  # in a list: Ray fetches bare references with every block
@@ -226,7 +228,8 @@ def _encoded(table: Table, *, known: list[Any], partitions: int) -> Table:
     arrays[_PART] = partition_of(encoded.user, partitions)
     arrays[_BLOCK] = np.full(len(encoded), _name(contents))
     arrays[_ROW] = np.arange(len(encoded))
-    arrays[_STRINGS] = np.full(len(encoded), not frame.schema[encoder.schema.user].is_integer())
+    user = encoder.schema.require("user", "a partition")
+    arrays[_STRINGS] = np.full(len(encoded), not frame.schema[user].is_integer())
     arrays[_REFUSED] = pa.nulls(len(encoded), pa.large_binary())
     return pa.table(arrays, schema=columns)
 

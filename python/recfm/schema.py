@@ -1,8 +1,8 @@
 """What the columns of an event table mean.
 
-A schema names the key columns (`user`, `item`, `time`, `label`) and the features a model may read. It is data:
-frozen, comparable, and it travels as JSON. `seen_by="fm"` marks a feature that only the foundation model may
-read; it never reaches a vertical model.
+A schema names the key columns (`label` always; `user`, `item`, `time` where the data has them) and the features a
+model may read. It is data: frozen, comparable, and it travels as JSON. `seen_by="fm"` marks a feature that only the
+foundation model may read; it never reaches a vertical model.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ MAX_LENGTH = 100_000
 """Past events; batches hold this many slots per row."""
 Side = Literal["user", "item", "context"]
 SeenBy = Literal["both", "fm"]
+Role = Literal["user", "item", "time"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,9 @@ class Categorical(Strict):
 
     With `buckets` unset a vocabulary is fitted on the FM's training period (0 = padding, 1 = out of vocabulary,
     then by falling count). With `buckets` set the values are hashed with XXH3, seeded by the feature's name.
+
+    `shares` names a categorical or token feature whose vocabulary and embedding table this one uses too. The
+    vocabulary is fitted on both columns together; `min_count` and `buckets` are the other feature's.
     """
 
     kind: Literal["categorical"] = "categorical"
@@ -34,6 +38,7 @@ class Categorical(Strict):
     side: Side
     min_count: int = 1
     buckets: int | None = None
+    shares: str | None = None
     seen_by: SeenBy = "both"
 
     def __post_init__(self) -> None:
@@ -73,6 +78,7 @@ class Tokens(Strict):
     """A list of ids per event (multi-hot: genres, tags); mean-pooled by the models.
 
     Of a list longer than `max_length` the last ids stay: sequences are logged oldest first, so these are the newest.
+    `shares` is as for `Categorical`.
     """
 
     kind: Literal["tokens"] = "tokens"
@@ -80,6 +86,7 @@ class Tokens(Strict):
     side: Side
     min_count: int = 1
     buckets: int | None = None
+    shares: str | None = None
     max_length: int | None = None
     seen_by: SeenBy = "both"
 
@@ -94,6 +101,15 @@ def _check_ids(feature: Categorical | Tokens) -> None:
     check_range(feature, "min_count", low=1, what=what, error=SchemaError)
     if feature.buckets is not None:
         check_range(feature, "buckets", low=3, what=what, error=SchemaError)
+    if feature.shares is not None and (feature.min_count != 1 or feature.buckets is not None):
+        raise SchemaError(
+            f"{what} shares the vocabulary of '{feature.shares}': set min_count and buckets there, not here"
+        )
+
+
+def vocabulary_of(feature: Categorical | Tokens) -> str:
+    """The feature whose vocabulary and table this one uses: itself, or the one it shares."""
+    return feature.shares or feature.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,20 +152,23 @@ class Schema(Strict):
     """Key columns and features of an event table (one row per impression).
 
     Args:
-        user: Column of the user key, integers or strings.
-        item: Column of the item key, integers or strings.
-        time: Column of the event time: Datetime, or integers in `time_unit` since any epoch.
+        user: Column of the user key, integers or strings; None where there are no users, and then no gAUC, no
+            histories and no features joined by user.
+        item: Column of the item key, integers or strings; None where there are no items.
+        time: Column of the event time: Datetime, or integers in `time_unit` since any epoch. None where the events
+            have none: nothing is then before anything else, so they have no histories and no periods.
         label: Column of the label, 0 or 1.
         features: What models may read. The user and item keys are features only if listed here too.
         time_unit: Unit of an integer time column.
 
     Raises:
-        SchemaError: Two features share a name, a history names an unknown feature, or a feature is the label.
+        SchemaError: Two features have one name, a history names an unknown feature or needs a key that is None, a
+            feature shares what cannot be shared, or a feature is the label.
     """
 
-    user: str
-    item: str
-    time: str
+    user: str | None = None
+    item: str | None = None
+    time: str | None = None
     label: str
     features: tuple[Feature, ...]
     time_unit: Literal["s", "ms", "us", "ns"] = "s"
@@ -162,7 +181,7 @@ class Schema(Strict):
         for feature in self.features:
             if not isinstance(feature, Categorical | Numeric | Tokens | History):
                 raise SchemaError(f"{feature!r} is no feature: use Categorical, Numeric, Tokens or History")
-        keys = [self.user, self.item, self.time, self.label]
+        keys = self.keys()
         for key in keys:
             if keys.count(key) > 1:
                 raise SchemaError(
@@ -179,7 +198,10 @@ class Schema(Strict):
         if not any(not isinstance(f, History) for f in self.features):
             raise SchemaError("the schema has no feature besides histories: add at least the item id")
         categorical = {f.name: f for f in self.features if isinstance(f, Categorical)}
+        self._check_shared()
         for history in (f for f in self.features if isinstance(f, History)):
+            for role in ("user", "time"):
+                self.require(role, f"history '{history.name}'")
             if not history.of:
                 raise SchemaError(
                     f"history '{history.name}' is of nothing: name categorical features in `of`"
@@ -202,10 +224,50 @@ class Schema(Strict):
                 history, "delay", low=0, high=MAX_DELAY, what=f"history '{history.name}'", error=SchemaError
             )
 
+    def _check_shared(self) -> None:
+        owners = {f.name: f for f in self.features if isinstance(f, Categorical | Tokens)}
+        for feature in owners.values():
+            if feature.shares is None:
+                continue
+            owner = owners.get(feature.shares)
+            if owner is None:
+                known = ", ".join(sorted(owners.keys() - {feature.name})) or "none"
+                raise SchemaError(
+                    f"feature '{feature.name}' shares '{feature.shares}', which is no categorical or token feature "
+                    f"(known: {known})"
+                )
+            if owner.shares is not None:
+                raise SchemaError(
+                    f"feature '{feature.name}' shares '{owner.name}', which itself shares '{owner.shares}': name the "
+                    "feature that has the vocabulary"
+                )
+
+    def keys(self) -> list[str]:
+        """The key columns that there are: user, item, time, label."""
+        return [key for key in (self.user, self.item, self.time, self.label) if key is not None]
+
+    def require(self, role: Role, what: str) -> str:
+        """The column of a key.
+
+        Args:
+            role: Which one.
+            what: What needs it, for the message.
+
+        Raises:
+            SchemaError: The schema has none.
+        """
+        column = self.user if role == "user" else self.item if role == "item" else self.time
+        if column is None:
+            raise SchemaError(
+                f"{what} needs the {role} of each event, but the schema has none: set {role}=..."
+            )
+        return column
+
     def columns(self) -> list[str]:
         """Names of every column that the schema reads, keys first, without repeats."""
-        keys = [self.user, self.item, self.time, self.label]
-        return list(dict.fromkeys(keys + [f.name for f in self.features if not isinstance(f, History)]))
+        return list(
+            dict.fromkeys(self.keys() + [f.name for f in self.features if not isinstance(f, History)])
+        )
 
     def of_kind(self, kind: type[Any]) -> tuple[Any, ...]:
         """Features of one class, in schema order."""
@@ -213,7 +275,11 @@ class Schema(Strict):
 
     def to_json(self) -> str:
         """The schema as a JSON object; `from_json` reads it back equal."""
-        return json.dumps(dataclasses.asdict(self), indent=2)
+        fields = dataclasses.asdict(self)
+        for feature in fields["features"]:
+            if feature.get("shares", "") is None:  # as files were written before features could share
+                del feature["shares"]
+        return json.dumps(fields, indent=2)
 
     @staticmethod
     def from_json(text: str) -> "Schema":

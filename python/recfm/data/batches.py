@@ -48,7 +48,11 @@ class Batches:
         ConfigError: `memory` is no size, or holds less than two blocks of the table.
         DataError: `rows` is empty, a row is out of range, a served row has no teacher, or there are fewer rows
             than ranks.
-        SchemaError: A side table has a feature of a name that is taken.
+        SchemaError: A side table has a feature of a name that is taken, or the schema lacks the key that a side table
+            or sequence is joined by, or the time that a sequence needs.
+
+    Attributes:
+        has_users: Whether the table has user keys, without which gAUC is undefined.
     """
 
     def __init__(
@@ -89,12 +93,19 @@ class Batches:
         if len(self._source) < world_size:
             raise DataError(f"{len(self._source)} rows are fewer than {world_size} ranks: use fewer ranks")
         self.sides = tuple(sides)
+        schema = self._source.like.schema
+        self.has_users = schema.user is not None
+        for side in self.sides:
+            schema.require(side.by, f"the side table with key '{side.name}'")
         self.layout = merged([encoded.layout, *(side.layout for side in self.sides)])
         if isinstance(encoded, Encoded):  # on disk, looking at every key would mean reading every block
             for side in self.sides:
                 side.refuse_strangers(encoded.user if side.by == "user" else encoded.item)
         self.sequences = dict(sequences or {})
         for name, past in self.sequences.items():
+            schema.require("time", f"sequence '{name}'")
+            if isinstance(past.key, str):
+                schema.require(past.key, f"sequence '{name}'")
             sequences_of.check(name, past, len(encoded))
         keys = [past.key for past in self.sequences.values() if isinstance(past.key, str)]
         self._with_item = "item" in (*keys, *(side.by for side in self.sides))

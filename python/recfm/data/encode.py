@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from recfm import _core
 from recfm.config import memory_bytes
-from recfm.data.fit import Fitted, Fitting, numeric_values
+from recfm.data.fit import Fitted, Fitting, fitted_vocabularies, numeric_values
 from recfm.data.frame import check_frame, event_time
 from recfm.data.reading import Events, TableReader
 from recfm.errors import DataError, SchemaError
 from recfm.layout import Column, Layout
-from recfm.schema import Categorical, Numeric, Schema, Tokens
+from recfm.schema import Categorical, Numeric, Schema, Tokens, vocabulary_of
 
 if TYPE_CHECKING:
     from recfm.data.folder import EncodedFolder
@@ -40,9 +40,9 @@ class Encoded:
         ids: int32 [n, F], columns as in `layout.categorical`.
         numeric: float32 [n, N], standardised, columns as in `layout.numeric`.
         tokens: Per token feature, its jagged ids.
-        user: int64 [n], the user key itself, or XXH3 of a string key.
+        user: int64 [n], the user key itself, or XXH3 of a string key; zeros where the schema has none.
         item: int64 [n], likewise.
-        time: int64 [n], microseconds.
+        time: int64 [n], microseconds; zeros where the schema has none.
         label: float32 [n], 0 or 1.
     """
 
@@ -148,9 +148,11 @@ class Encoder:
                 f.name: self._ids_of(f).encode_lists(frame[f.name], max_length=f.max_length)
                 for f in schema.of_kind(Tokens)
             },
-            user=_core.hash_keys(frame[schema.user], name=schema.user),
-            item=_core.hash_keys(frame[schema.item], name=schema.item),
-            time=event_time(frame, schema, first_row=first_row),
+            user=_key(frame, schema.user),
+            item=_key(frame, schema.item),
+            time=np.zeros(n, np.int64)
+            if schema.time is None
+            else event_time(frame, schema, first_row=first_row),
             label=frame[schema.label].cast(pl.Float32).to_numpy().copy(),
         )
 
@@ -226,12 +228,17 @@ class Encoder:
         # Padding, null, and one bucket more than there are edges.
         edges = self.fitted.edges
         rows = len(edges[feature.name]) + 3 if isinstance(feature, Numeric) else len(self._ids_of(feature))
-        return Column(name=feature.name, rows=rows, side=feature.side, seen_by=feature.seen_by)
+        shares = "" if isinstance(feature, Numeric) else feature.shares or ""
+        return Column(name=feature.name, rows=rows, side=feature.side, seen_by=feature.seen_by, shares=shares)
 
     def _ids_of(self, feature: Categorical | Tokens) -> "_core.Vocab | _core.Hasher":
-        if feature.buckets is not None:
-            return _core.Hasher(name=feature.name, buckets=feature.buckets)
-        return self.fitted.vocabularies[feature.name]
+        name = vocabulary_of(feature)
+        if name in self.fitted.vocabularies:
+            return self.fitted.vocabularies[name]
+        owner = next(f for f in self.schema.features if f.name == name)
+        assert isinstance(owner, Categorical | Tokens)  # the schema refuses anything else
+        assert owner.buckets is not None  # all others were fitted
+        return _core.Hasher(name=name, buckets=owner.buckets)
 
     def files(self) -> dict[str, bytes]:
         """The encoder as files: a schema, the numbers, and a Parquet table for each vocabulary."""
@@ -261,8 +268,7 @@ class Encoder:
             moments = {name: (float(mean), float(std)) for name, (mean, std) in numbers["moments"].items()}
             edges = {name: np.array(edge, np.float64) for name, edge in numbers["edges"].items()}
             vocabularies = {}
-            fitted = [f for f in schema.features if isinstance(f, Categorical | Tokens) and f.buckets is None]
-            for place, feature in enumerate(fitted):
+            for place, feature in enumerate(fitted_vocabularies(schema)):
                 table = pl.read_parquet(read(_vocab_file(place, feature.name)))
                 vocabularies[feature.name] = _core.Vocab.from_values(
                     table["value"], table["count"].to_numpy(), name=feature.name
@@ -279,6 +285,10 @@ class Encoder:
 
 def _from_files(files: dict[str, bytes]) -> Encoder:
     return Encoder.from_files(files.__getitem__)
+
+
+def _key(frame: pl.DataFrame, column: str | None) -> NDArray[np.int64]:
+    return np.zeros(len(frame), np.int64) if column is None else _core.hash_keys(frame[column], name=column)
 
 
 def piece_rows(schema: Schema, budget: int) -> int:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from recfm import _core
 from recfm.errors import DataError
-from recfm.schema import Categorical, Numeric, Schema, Tokens
+from recfm.schema import Categorical, Numeric, Schema, Tokens, vocabulary_of
 
 _LARGEST = 1e100  # keeps squares inside float64
 _DROPPED_BITS = 40  # of 52: quantiles tell 4,096 numbers apart between a power of two and the next
@@ -24,7 +24,7 @@ class Fitted:
     """What was learned, by feature.
 
     Attributes:
-        vocabularies: Of categorical and token features that are not hashed.
+        vocabularies: Of categorical and token features that are not hashed and share none.
         moments: Mean and standard deviation of "standard" and "log" numbers.
         edges: Of "quantile" numbers, float64 rising: bucket b begins at `edges[b - 1]`.
     """
@@ -49,9 +49,7 @@ class Fitting:
         for feature in schema.features:
             if isinstance(feature, Numeric) and feature.transform != "quantile":
                 self._moments[feature.name] = _core.ExactMoments()
-            elif isinstance(feature, Numeric) or (
-                isinstance(feature, Categorical | Tokens) and feature.buckets is None
-            ):
+            elif isinstance(feature, Numeric) or feature in fitted_vocabularies(schema):
                 self._counts[feature.name] = _core.VocabBuilder(name=feature.name)
 
     def add(self, frame: pl.DataFrame) -> None:
@@ -68,8 +66,8 @@ class Fitting:
                     self._counts[feature.name].add(pl.Series(_keys(values[~np.isnan(values)])))
                 else:
                     self._moments[feature.name].update(values[np.isfinite(values)])
-            elif feature.name in self._counts:
-                self._counts[feature.name].add(frame[feature.name])
+            elif isinstance(feature, Categorical | Tokens) and vocabulary_of(feature) in self._counts:
+                self._counts[vocabulary_of(feature)].add(frame[feature.name])
 
     @property
     def nbytes(self) -> int:
@@ -119,11 +117,16 @@ class Fitting:
         for feature in self.schema.features:
             if isinstance(feature, Numeric) and feature.transform == "quantile":
                 edges[feature.name] = _edges(self._counts[feature.name].finish(), feature.buckets)
-            elif isinstance(feature, Categorical | Tokens) and feature.buckets is None:
-                builder = self._counts[feature.name]
-                vocabularies[feature.name] = builder.finish(min_count=feature.min_count)
+        for feature in fitted_vocabularies(self.schema):
+            vocabularies[feature.name] = self._counts[feature.name].finish(min_count=feature.min_count)
         moments = {name: _mean_and_deviation(moments) for name, moments in self._moments.items()}
         return Fitted(vocabularies=vocabularies, moments=moments, edges=edges)
+
+
+def fitted_vocabularies(schema: Schema) -> list[Categorical | Tokens]:
+    """The features that have a vocabulary of their own, in schema order."""
+    ids = [f for f in schema.features if isinstance(f, Categorical | Tokens)]
+    return [f for f in ids if f.buckets is None and f.shares is None]
 
 
 def numeric_values(column: pl.Series, feature: Numeric) -> NDArray[np.float64]:

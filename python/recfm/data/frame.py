@@ -87,6 +87,8 @@ def check_frame(frame: pl.DataFrame, schema: Schema, *, first_row: int = 0) -> N
     _check_dtypes(frame, schema)
     for role in ("user", "item", "time", "label"):
         name = getattr(schema, role)
+        if name is None:
+            continue
         nulls = frame[name].is_null()
         if nulls.any():
             row = first_row + int(nulls.arg_max() or 0)
@@ -105,10 +107,12 @@ def check_frame(frame: pl.DataFrame, schema: Schema, *, first_row: int = 0) -> N
 
 
 def _check_dtypes(frame: pl.DataFrame, schema: Schema) -> None:
-    for role in ("user", "item"):
-        _expect(frame, getattr(schema, role), role, "integers or strings", _is_key)
-    time_choice = "Datetime, Date or integers in the schema's time_unit"
-    _expect(frame, schema.time, "time", time_choice, lambda t: t.is_integer() or t in (pl.Datetime, pl.Date))
+    for role, key in (("user", schema.user), ("item", schema.item)):
+        if key is not None:
+            _expect(frame, key, role, "integers or strings", _is_key)
+    if schema.time is not None:
+        choice = "Datetime, Date or integers in the schema's time_unit"
+        _expect(frame, schema.time, "time", choice, lambda t: t.is_integer() or t in (pl.Datetime, pl.Date))
     _expect(frame, schema.label, "label", "integers, booleans or floats holding 0 and 1", _is_number)
     for feature in schema.features:
         if isinstance(feature, Categorical):
@@ -152,9 +156,11 @@ def event_time(frame: pl.DataFrame, schema: Schema, *, first_row: int = 0) -> ND
     Errors count rows from `first_row` on.
 
     Raises:
+        SchemaError: The schema has no time.
         DataError: An integer time does not fit in 64-bit microseconds.
     """
-    column, unit = frame[schema.time], schema.time_unit
+    name = schema.require("time", "what happens by time")
+    column, unit = frame[name], schema.time_unit
     if isinstance(column.dtype, pl.Datetime):
         unit = column.dtype.time_unit
     elif column.dtype == pl.Date:
@@ -163,7 +169,7 @@ def event_time(frame: pl.DataFrame, schema: Schema, *, first_row: int = 0) -> ND
     if values.null_count():
         row = int(values.is_null().arg_max() or 0)
         raise DataError(
-            f"column '{schema.time}' holds {column[row]} in row {first_row + row}: a time must fit int64"
+            f"column '{name}' holds {column[row]} in row {first_row + row}: a time must fit int64"
         )
     times: NDArray[np.int64] = values.to_numpy()
     if unit == "ns":
@@ -173,7 +179,7 @@ def event_time(frame: pl.DataFrame, schema: Schema, *, first_row: int = 0) -> ND
     if len(times) and (times.max() > limit or times.min() < -limit):
         worst = int(times[np.abs(times.astype(np.float64)).argmax()])
         raise DataError(
-            f"column '{schema.time}' holds {worst}, too large for time unit '{unit}': "
+            f"column '{name}' holds {worst}, too large for time unit '{unit}': "
             "give the column its real unit (the schema's time_unit, or the Datetime's own)"
         )
     return times * factor

@@ -17,8 +17,7 @@ from recfm.schema import Categorical, Numeric, Schema, Tokens
 
 By = Literal["user", "item"]
 _UNKNOWN = 1  # the id of what no vocabulary knows
-
-
+_LABEL = "side:label"
 _LOOKED_UP = 2**16
 """Keys that are looked up at a time when strangers are looked for."""
 
@@ -139,9 +138,7 @@ class SideEncoder:
         self.by: By = by
         self.key = key
         # To the encoder, a side table is an event table with one event for each key.
-        self._encoder = Encoder(
-            Schema(user=key, item="side:item", time="side:time", label="side:label", features=tuple(features))
-        )
+        self._encoder = Encoder(Schema(user=key, label=_LABEL, features=tuple(features)))
 
     @property
     def layout(self) -> Layout:
@@ -186,5 +183,4 @@ class SideEncoder:
 def _as_events(frame: pl.DataFrame) -> pl.DataFrame:
     if not isinstance(frame, pl.DataFrame):
         raise SchemaError(f"a side table is a {type(frame).__name__}: give a polars.DataFrame")
-    zero = pl.lit(0, pl.Int64)
-    return frame.with_columns(zero.alias(name) for name in ("side:item", "side:time", "side:label"))
+    return frame.with_columns(pl.lit(0, pl.Int64).alias(_LABEL))

@@ -38,9 +38,12 @@ def log_embeddings(
     The event id of a row is its position in the encoded table. The FM sees each row's history, never its label.
 
     Raises:
+        SchemaError: The events have no user or no time.
         LeakError: A row is not later than the period the FM trained on; nothing is written.
         LogError: The log is of another FM, or the disk refuses.
     """
+    for role in ("user", "time"):
+        batches.encoded.schema.require(role, "an embedding log")
     log.refuse_trained(batches.encoded.time[batches.rows], batches.rows)
     model.to(device).eval()
     autoencoder.to(device).eval()

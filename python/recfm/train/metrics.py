@@ -186,7 +186,7 @@ class StreamingMetrics:
 def evaluate(
     label: NDArray[Any],
     probability: NDArray[Any],
-    user: NDArray[Any],
+    user: NDArray[Any] | None = None,
     *,
     weighting: Weighting = "impressions",
 ) -> Metrics:
@@ -195,7 +195,7 @@ def evaluate(
     Args:
         label: [n], 0 or 1.
         probability: [n], in [0, 1].
-        user: [n], integer user keys, the groups of gAUC.
+        user: [n], integer user keys, the groups of gAUC; None where there are no users, and then `gauc` is None.
         weighting: What a user counts for in gAUC.
 
     Raises:

@@ -1,7 +1,7 @@
-"""A click log whose truth is known: planted interactions of the orders 1 to 4 between its fields, and the noise floor.
+"""A click log whose truth is known: planted interactions of orders 1 to 4 between its fields, and the noise floor.
 
-Every field draws its ids from a Zipf law, independently. Id i of field f has a latent vector v_f[i] of k numbers. A term
-of order m belongs to m fields and one latent dimension, and is the product of those m numbers. The logit is
+Every field draws its ids from a Zipf law, independently. Id i of field f has a latent vector v_f[i] of k numbers. A
+term of order m belongs to m fields and one latent dimension, and is the product of those m numbers. The logit is
 
     bias + scale * sum_m sqrt(share_m) * mean-square-normalised sum of the terms of order m
 
@@ -228,7 +228,7 @@ def _names(config: SyntheticConfig) -> list[str]:
 
 
 def _side(position: int) -> Side:
-    return ("user", "item")[position] if position < 2 else "context"  # type: ignore[return-value]
+    return ("user", "item")[position] if position < 2 else "context"
 
 
 def _schema(config: SyntheticConfig) -> Schema:

@@ -2,12 +2,13 @@
 
     NE(C) = a + b * (C / C0)^-c       C: training FLOPs per example, C0: the geometric mean of the C seen
 
-`a` is what no compute removes. Where the points do not identify it (fewer than four sizes, or an interval of `a` that
-reaches 0, or an exponent at the edge of the grid) the pure power law a = 0 is fitted instead. For each c of a grid a and b
-are a linear least-squares problem; the interval is a bootstrap over the residuals of the single runs, so it holds the
-spread over seeds and the misfit of the law, and works with one seed too.
+`a` is what no compute removes. Where the points do not identify it (fewer than four sizes, an interval of `a` that
+reaches 0, or an exponent at the edge of the grid) the pure power law a = 0 is fitted instead. For each c of a grid, a
+and b are a linear least-squares problem; the interval is a bootstrap over the residuals of the single runs, so it
+holds the spread over seeds and the misfit of the law, and works with one seed too.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -204,7 +205,7 @@ def _bend(points: Sequence[dict[str, Any]], law: PowerLaw | None, noise: float |
         `worst_residual`, its distance in NE.
     """
     steps, first_flat = [], None
-    for before, after in zip(points, points[1:], strict=False):
+    for before, after in itertools.pairwise(points):
         if after["flops"] <= before["flops"]:
             continue
         gain = (before["ne"] - after["ne"]) / math.log2(after["flops"] / before["flops"])

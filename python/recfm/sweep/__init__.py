@@ -4,6 +4,7 @@ sweep = Sweep.open("frappe.toml")
 document = sweep.run("runs/frappe")          # results.json, table.md, scaling.png
 """
 
+from recfm.sweep import summary
 from recfm.sweep.engine import Sweep
 
-__all__ = ["Sweep"]
+__all__ = ["Sweep", "summary"]

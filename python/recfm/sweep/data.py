@@ -12,9 +12,13 @@ from numpy.typing import NDArray
 from recfm import _core
 from recfm.config import Strict, parse
 from recfm.data.encode import Encoded, Encoder
-from recfm.data.frame import check_frame, event_time, read_events
+from recfm.data.frame import check_frame, event_time, first_line, read_events
+from recfm.data.side import SideTable
+from recfm.datasets import movielens
+from recfm.datasets.movielens_fetch import KNOWN
 from recfm.datasets.synthetic import SyntheticConfig, generate
 from recfm.errors import ConfigError, DataError, SchemaError
+from recfm.layout import Layout, merged
 from recfm.schema import Schema
 from recfm.train.metrics import Metrics
 
@@ -46,7 +50,7 @@ class DataSection(Strict):
         given += ["synthetic"] if self.synthetic is not None else []
         if len(given) != 1:
             raise ConfigError(
-                f"[data] names {' and '.join(given) or 'nothing'}: give exactly one of events, train, dataset, synthetic"
+                f"[data] names {' and '.join(given) or 'nothing'}: give one of events, train, dataset, synthetic"
             )
         if self.train and not (self.valid and self.test):
             raise ConfigError("[data] gives train but not both valid and test: give all three, or events")
@@ -66,6 +70,7 @@ class TrainingData:
         encoder: What encoded them; None for a log that came as ids.
         rows: int64 row numbers of "train", "valid" and "test".
         floor: Best metrics that are possible on each period, where the truth is known.
+        sides: Features to join to batches by user or item.
         notes: What the reader of a result must know about the data.
     """
 
@@ -75,7 +80,13 @@ class TrainingData:
     encoder: Encoder | None
     rows: dict[str, Rows]
     floor: dict[str, Metrics] = field(default_factory=dict)
+    sides: tuple[SideTable, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def layout(self) -> Layout:
+        """What a batch holds."""
+        return merged([self.encoded.layout, *(side.layout for side in self.sides)])
 
     def describe(self) -> dict[str, Any]:
         """Name, split, rows and base rate of each period, and the digest, for reports."""
@@ -156,6 +167,7 @@ def from_frames(
     name: str,
     split: str = "as given",
     notes: tuple[str, ...] = (),
+    sides: tuple[SideTable, ...] = (),
 ) -> TrainingData:
     """Frames "train", "valid" and "test" as one encoded table; vocabularies from "train" only.
 
@@ -170,11 +182,13 @@ def from_frames(
     try:
         together = pl.concat([frames[period].select(columns) for period in PERIODS], how="vertical_relaxed")
     except pl.exceptions.PolarsError as error:
-        raise SchemaError(f"train, valid and test have other dtypes: {str(error).splitlines()[0]}") from None
+        raise SchemaError(f"train, valid and test have other dtypes: {first_line(error)}") from None
     edges = np.cumsum([0, *(len(frames[period]) for period in PERIODS)])
     rows = {period: np.arange(edges[i], edges[i + 1]) for i, period in enumerate(PERIODS)}
     encoded = encoder.transform(together)
-    return TrainingData(name=name, split=split, encoded=encoded, encoder=encoder, rows=rows, notes=notes)
+    return TrainingData(
+        name=name, split=split, encoded=encoded, encoder=encoder, rows=rows, notes=notes, sides=sides
+    )
 
 
 def _path(text: str, beside: Path) -> Path:
@@ -198,13 +212,35 @@ def _synthetic(config: SyntheticConfig) -> TrainingData:
 
 
 def _dataset(section: DataSection, beside: Path) -> TrainingData:
-    from recfm.datasets import movielens
+    from recfm.datasets import ctr
 
-    if section.dataset in movielens.KNOWN:
-        data = movielens.load(_path(section.folder, beside) if section.folder else section.dataset)
-        schema = movielens.schema(data)
-        return _by_time(data.events, schema, section, name=section.dataset, notes=(data.acknowledgement,))
-    raise ConfigError(f"there is no data set '{section.dataset}': use one of {', '.join(movielens.KNOWN)}")
+    if section.dataset in KNOWN:
+        rated = movielens.load(_path(section.folder, beside) if section.folder else section.dataset)
+        schema = movielens.schema(rated)
+        return _by_time(rated.events, schema, section, name=section.dataset, notes=(rated.acknowledgement,))
+    if section.dataset.lower() not in ctr.DATASETS:
+        known = ", ".join([*KNOWN, *ctr.DATASETS])
+        raise ConfigError(f"there is no data set '{section.dataset}': use one of {known}")
+    if not section.folder:
+        raise ConfigError(
+            f"[data] dataset = '{section.dataset}' needs `folder`, where its files are (or --data)"
+        )
+    data = ctr.load(section.dataset, _path(section.folder, beside))
+    return from_frames(
+        {period: _collected(getattr(data, period), data.name, period) for period in PERIODS},
+        data.schema,
+        name=data.name,
+        split="as published",
+        notes=(*data.notes, data.acknowledgement),
+        sides=data.sides,
+    )
+
+
+def _collected(rows: pl.LazyFrame, name: str, period: str) -> pl.DataFrame:
+    try:
+        return rows.collect()
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"{name}, {period} rows: {first_line(error)}") from None
 
 
 def _by_time(

@@ -162,9 +162,9 @@ class Sweep:
 
     def document(self, place: SweepFolder, *, command: str) -> dict[str, Any]:
         """Everything that is known so far, as plain values."""
-        records = {job: place.finished(job.key) for job in self.jobs}
+        records = [(job, place.finished(job.key)) for job in self.jobs]
         by_setting = [
-            [record for job, record in records.items() if job.setting is setting and record]
+            [record for job, record in records if job.setting is setting and record]
             for setting in self.settings
         ]
         rows = summary.summarise(self.settings, by_setting, self.file.select)
@@ -228,7 +228,7 @@ class Sweep:
         train = len(self.data.rows["train"])
         out = []
         for setting in self.settings:
-            found = cost(make_model(self.data, setting, 0), self.data, setting)
+            found = cost(make_model(self.data, setting, 0), self.data)
             flops = found["training_flops_per_example"] * train * setting.train.epochs * len(setting.seeds)
             out.append(
                 {

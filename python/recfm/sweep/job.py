@@ -14,7 +14,8 @@ from recfm.data.batches import Batches
 from recfm.errors import RecfmError
 from recfm.experiment import cpu_name
 from recfm.loop import own_histories
-from recfm.models.layers import embedding_parameters, initialise
+from recfm.models.count import count
+from recfm.models.layers import initialise
 from recfm.models.ranker import Ranker
 from recfm.models.zoo import build_model
 from recfm.sweep.data import TrainingData
@@ -25,6 +26,8 @@ from recfm.train.trainer import OnBatch, Trainer, predict
 
 _EVALUATION_ROWS = 8192
 """Rows of a batch that is only scored."""
+_COUNTED_ROWS = 256
+"""Rows of the batch on which operations are counted: many, so that its histories are as long as most batches'."""
 
 
 def make_batches(data: TrainingData, period: str, *, batch_size: int, seed: int | None = None) -> Batches:
@@ -37,6 +40,7 @@ def make_batches(data: TrainingData, period: str, *, batch_size: int, seed: int 
         seed=seed or 0,
         shuffle=seed is not None,
         sequences=past,
+        sides=data.sides,
     )
 
 
@@ -46,7 +50,7 @@ def make_model(data: TrainingData, setting: Setting, seed: int) -> Ranker:
     layouts = [sequence.layout for sequence in own_histories(data.encoded, "fm").values()]
     model = build_model(
         setting.model,
-        data.encoded.layout,
+        data.layout,
         setting.config,
         viewer="fm",
         sequences=layouts,
@@ -56,20 +60,13 @@ def make_model(data: TrainingData, setting: Setting, seed: int) -> Ranker:
     return model
 
 
-def cost(model: nn.Module, data: TrainingData, setting: Setting) -> dict[str, Any]:
+def cost(model: nn.Module, data: TrainingData) -> dict[str, Any]:
     """Parameters, and floating-point operations of training on one example (forward and backward)."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    batch = make_batches(data, "train", batch_size=min(64, len(data.rows["train"]))).batch(0, 0)
-    model.train()
-    with FlopCounterMode(display=False) as counter:
-        model(batch).sum().backward()
-    model.zero_grad(set_to_none=True)
-    embedding = sum(p.numel() for p in embedding_parameters(model))
-    total = sum(p.numel() for p in model.parameters())
+    batch = make_batches(data, "train", batch_size=min(_COUNTED_ROWS, len(data.rows["train"]))).batch(0, 0)
+    found = count(model, batch)
     return {
-        "parameters": {"dense": total - embedding, "embedding": embedding},
-        "training_flops_per_example": counter.get_total_flops() / len(batch),
+        "parameters": {"dense": found.dense_parameters, "embedding": found.embedding_parameters},
+        "training_flops_per_example": found.training_flops,
     }
 
 
@@ -109,8 +106,8 @@ def _train(
     data: TrainingData, setting: Setting, seed: int, *, evaluate_test: bool, on_batch: OnBatch | None
 ) -> dict[str, Any]:
     model = make_model(data, setting, seed)
-    costs = cost(model, data, setting)
-    torch.manual_seed(seed)  # dropout starts where it starts without the counting
+    costs = cost(model, data)
+    torch.manual_seed(seed)  # dropout starts where it does whatever the model has drawn
     train = make_batches(data, "train", batch_size=setting.train.batch_size, seed=seed)
     trainer = Trainer(setting.train)
     valid = make_batches(data, "valid", batch_size=_EVALUATION_ROWS)
@@ -138,7 +135,8 @@ def _metrics(
 ) -> dict[str, float | None]:
     rows = data.rows[period]
     probability = predict(model, batches, device=setting.train.device)
-    found = dataclasses.asdict(evaluate(data.encoded.label[rows], probability, data.encoded.user[rows]))
+    user = data.encoded.user[rows] if data.encoded.schema.user else None
+    found = dataclasses.asdict(evaluate(data.encoded.label[rows], probability, user))
     bad = [name for name, value in found.items() if value is not None and not math.isfinite(value)]
     if bad:
         raise RecfmError(f"{bad[0]} of the {period} rows is {found[bad[0]]}: a probability is exactly 0 or 1")

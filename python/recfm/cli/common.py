@@ -30,9 +30,9 @@ def without_folder(argument: str) -> str:
     return Path(argument).name if Path(argument).is_absolute() else argument
 
 
-def stdout_console() -> Console:
-    """For tables: as wide as the terminal, or 110 columns in a file."""
-    return Console(width=None if sys.stdout.isatty() else 110)
+def stdout_console(columns: int = 110) -> Console:
+    """For tables: as wide as the terminal; in a file, so many columns."""
+    return Console(width=None if sys.stdout.isatty() else columns)
 
 
 def print_json(value: dict[str, Any]) -> None:

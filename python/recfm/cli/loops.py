@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
-from recfm.cli.common import Json, Out, arguments, default_folder, print_json, without_folder
+from recfm.cli.common import Json, Out, arguments, default_folder, print_json, stdout_console, without_folder
 from recfm.config import Strict, parse, read_toml
 from recfm.errors import ConfigError, SchemaError
 
@@ -185,7 +185,7 @@ def _run(
             progress=progress,
         )
     if not as_json or sys.stdout.isatty():
-        console = Console(width=None if sys.stdout.isatty() else 110)
+        console = stdout_console()
         console.print(report.table(document))
         for note in document["notes"]:
             console.print(f"- {note}", markup=False)

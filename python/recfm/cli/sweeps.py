@@ -68,7 +68,7 @@ def run_sweep(
             command=shlex.join(["recfm", *map(without_folder, arguments.get())]),
         )
     if not as_json or sys.stdout.isatty():
-        console = stdout_console()
+        console = stdout_console(150)
         console.print(summary.table(document))
         for note in document["notes"]:
             console.print(f"- {note}", markup=False)

@@ -1,13 +1,12 @@
 """`recfm encode` and `recfm doctor`."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from rich.console import Console
 
-from recfm.cli.common import Json, print_json
+from recfm.cli.common import Json, print_json, stdout_console
 from recfm.config import parse, read_toml
 from recfm.errors import SchemaError
 
@@ -47,7 +46,7 @@ def encode(
     if json:
         print_json({"folder": str(out), "rows": len(folder), "bytes": folder.nbytes, "table_rows": sizes})
     else:
-        console = Console(width=None if sys.stdout.isatty() else 110)
+        console = stdout_console()
         for name, rows in sizes.items():
             console.print(f"{name}: {rows:,} embedding rows", markup=False)
         console.print(f"{out}: {len(folder):,} events, {folder.nbytes / 2**20:,.1f} MiB", markup=False)

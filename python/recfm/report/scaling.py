@@ -268,11 +268,13 @@ def _about(family: dict[str, Any], period: str) -> list[str]:
             f"{name}: bends after {bend['first_flat']}: from there a doubling gained less than {scale}."
         )
     if bend["flat_from"] is not None:
-        where = "beyond" if bend["flat_from"] > points[-1]["flops"] else "within"
-        out.append(
-            f"{name}: by its law a doubling gains less than the seeds' standard deviation from "
-            f"{bend['flat_from'] / 1e6:.3g} MFLOP an example on, {where} what was measured."
-        )
+        gains = f"{name}: by its law a doubling gains less than the seeds' standard deviation"
+        if bend["flat_from"] <= points[0]["flops"]:
+            out.append(f"{gains} at every size measured.")
+        else:
+            where = "beyond" if bend["flat_from"] > points[-1]["flops"] else "within"
+            flops = f"{bend['flat_from'] / 1e6:.3g} MFLOP"
+            out.append(f"{gains} from {flops} an example on, {where} what was measured.")
     return out
 
 

@@ -135,7 +135,7 @@ def table(document: dict[str, Any]) -> Table:
     )
     shown = _shown(rows)
     for at in shown:
-        drawn.add_column(HEADS[at], justify="right" if at else "left", overflow="fold")
+        drawn.add_column(HEADS[at], justify="right" if at else "left", overflow="fold", no_wrap=at > 0)
     for row in rows:
         drawn.add_row(*(Text(row[at]) for at in shown))
     return drawn

@@ -15,7 +15,7 @@ from recfm import _core
 from recfm.errors import ConfigError, DataError, MetricError, RecfmError
 from recfm.layout import SequenceLayout
 from recfm.models.dnn import DNN, DNNConfig
-from recfm.train.losses import LabelLoss
+from recfm.train.losses import LabelLoss, Objective
 from recfm.train.trainer import TrainConfig, Trainer, predict
 
 SEEN = SequenceLayout(name="seen", ids=("item",), labels=True, length=LABELLED_HISTORY.length)
@@ -38,12 +38,11 @@ class Steady(nn.Module):
         return self.weight * right * (2 * batch.label - 1)
 
 
-class Climb(nn.Module):
+class Climb(Objective):
     """Pushes the weight up by the learning rate at each step, past the best value, whatever the data say."""
 
     def __init__(self):
-        super().__init__()
-        self.model = Steady()
+        super().__init__(Steady())
         self.modes = []
 
     def forward(self, batch):

@@ -42,6 +42,7 @@ class Kind:
 LOG = Kind("recfm-embedding-log", 1, "embedding log", LogError)
 INDEX = Kind("recfm-history-index", 1, "history index", StorageError)
 ENCODED = Kind("recfm-encoded", 1, "encoded table", StorageError)
+CHECKPOINT = Kind("recfm-checkpoint", 1, "training checkpoint", StorageError)
 PARTITIONED = Kind("recfm-partitioned", 1, "partitioned table", StorageError)
 
 

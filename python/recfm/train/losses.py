@@ -11,21 +11,36 @@ from torch.nn import functional
 
 from recfm.config import Strict, check_range
 from recfm.data.batch import Batch
-from recfm.errors import DataError
+from recfm.errors import ConfigError, DataError
 from recfm.history.compress import Autoencoder
 from recfm.history.tap import Tap
 from recfm.models.ranker import Ranker
 
 
-class LabelLoss(nn.Module):
-    """Binary cross-entropy on the label."""
+class Objective(nn.Module):
+    """Maps a batch to a scalar loss and owns the model that is evaluated and served, as `model`.
+
+    `Trainer.fit` takes any subclass; what else it holds (heads, an autoencoder) is trained with the model.
+    """
+
+    model: nn.Module
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
+
+class LabelLoss(Objective):
+    """Binary cross-entropy on the label."""
+
     def forward(self, batch: Batch) -> Tensor:
-        return functional.binary_cross_entropy_with_logits(self.model(batch), batch.label)
+        logits = self.model(batch)
+        if logits.shape != batch.label.shape:
+            raise ConfigError(
+                f"the model gave a tensor of shape {list(logits.shape)} for {len(batch)} rows: it must give one "
+                "logit per row, [B]; a module that gives a loss must be a recfm.train.losses.Objective"
+            )
+        return functional.binary_cross_entropy_with_logits(logits, batch.label)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -54,7 +69,7 @@ class _ScaleGradient(torch.autograd.Function):
         return gradient * ctx.scale, None
 
 
-class DistilledLoss(nn.Module):
+class DistilledLoss(Objective):
     """One backbone, two heads: the serving head sees only the label, the distillation head only the FM's score.
 
         loss = BCE(serve, y) + gamma * BCE(distil(scale_gradient(hidden, beta)), min(1, alpha * y_F))
@@ -62,9 +77,11 @@ class DistilledLoss(nn.Module):
     The distillation head belongs to the objective, not to the model: what is served is the model alone.
     """
 
+    model: Ranker
+
     def __init__(self, model: Ranker, config: DistillConfig | None = None) -> None:
-        super().__init__()
-        self.model, self.config = model, config or DistillConfig()
+        super().__init__(model)
+        self.config = config or DistillConfig()
         # Drawing this head must not move the generator: with weight 0 the training is the baseline's, bit for bit.
         with torch.random.fork_rng(devices=[]):
             self.distill_head = model.make_head()
@@ -81,12 +98,12 @@ class DistilledLoss(nn.Module):
         return on_label + self.config.weight * on_teacher
 
 
-class FoundationLoss(nn.Module):
+class FoundationLoss(Objective):
     """The FM's own loss plus its autoencoder's; the tap cuts the gradient between them."""
 
     def __init__(self, model: nn.Module, tap: Tap, autoencoder: Autoencoder) -> None:
-        super().__init__()
-        self.model, self.tap, self.autoencoder = model, tap, autoencoder
+        super().__init__(model)
+        self.tap, self.autoencoder = tap, autoencoder
 
     def forward(self, batch: Batch) -> Tensor:
         on_label = functional.binary_cross_entropy_with_logits(self.model(batch), batch.label)

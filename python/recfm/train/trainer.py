@@ -1,149 +1,131 @@
-"""A small trainer: epochs of Adam, early stopping on validation NE, the best weights back at the end."""
+"""Fit, evaluate and predict: any module that maps a batch to logits, or an objective with losses of its own."""
 
-import copy
-import math
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import contextlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from recfm import _core
-from recfm.config import Strict, check_range
 from recfm.data.batches import Batches
-from recfm.data.loader import Loader
-from recfm.errors import ConfigError, DataError, RecfmError
+from recfm.data.loader import BatchSource
+from recfm.errors import ConfigError, StorageError
+from recfm.files import reason
+from recfm.storage import CHECKPOINT, locked
+from recfm.train.callbacks import Callback, JsonLines
+from recfm.train.checkpoint import Checkpoints
+from recfm.train.config import TrainConfig
+from recfm.train.distributed import joined
+from recfm.train.losses import LabelLoss, Objective
+from recfm.train.metrics import Metrics
+from recfm.train.run import Fit, OnBatch, Run
+from recfm.train.scoring import evaluate, predict
 
-OnBatch = Callable[[int, int, float], None]
-"""Called after each step with (steps done, steps in all, running loss)."""
-
-
-@dataclass(kw_only=True, slots=True)
-class TrainConfig(Strict):
-    """How a model is trained."""
-
-    epochs: int = 5
-    """At most so many passes over the rows."""
-    batch_size: int = 1024
-    learning_rate: float = 1e-3
-    """Of Adam."""
-    weight_decay: float = 0.0
-    """Decoupled (AdamW), on every parameter."""
-    patience: int = 1
-    """Stop after so many epochs in a row without a better validation NE."""
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        check_range(self, "epochs", "batch_size", "patience", low=1)
-        check_range(self, "learning_rate", low=1e-12, high=1e3)
-        check_range(self, "weight_decay", low=0, high=1e3)
-        if not isinstance(self.device, str):
-            raise ConfigError(f"device is {self.device!r}: give a name such as 'cpu' or 'cuda'")
-        try:
-            torch.empty(0, device=self.device).cpu()
-        except (RuntimeError, NotImplementedError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(
-                f"device '{self.device}' cannot be used ({reason}): use cpu, or see `recfm doctor`"
-            ) from None
-
-
-@dataclass(kw_only=True)
-class Fit:
-    """What happened in one training.
-
-    Attributes:
-        curve: Per epoch: epoch (from 1), train_loss, valid_ne, valid_auc.
-        best_epoch: The epoch whose weights the model now has.
-        seconds: Wall time.
-    """
-
-    curve: list[dict[str, float]] = field(default_factory=list)
-    best_epoch: int = 0
-    seconds: float = 0.0
+__all__ = ["Fit", "OnBatch", "TrainConfig", "Trainer", "predict"]
 
 
 class Trainer:
-    """Trains an objective (a module that maps a batch to a loss and has a `model`) and evaluates its model."""
+    """Trains modules and evaluates them.
 
-    def __init__(self, config: TrainConfig | None = None) -> None:
+    Args:
+        config: How to train.
+        callbacks: What watches a fit.
+        folder: Of the run: gets checkpoints (the latest and the best) and `log.jsonl`. Without it nothing is
+            written, and the best weights are kept in memory.
+
+    Example:
+        >>> trainer = Trainer(TrainConfig(epochs=20, patience=2), folder="runs/dnn")       # doctest: +SKIP
+        >>> fit = trainer.fit(model, train, valid)                                          # doctest: +SKIP
+        >>> trainer.evaluate(model, test)                                                   # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig | None = None,
+        *,
+        callbacks: Iterable[Callback] = (),
+        folder: str | Path | None = None,
+    ) -> None:
         self.config = config or TrainConfig()
+        self.callbacks = tuple(callbacks)
+        self.folder = None if folder is None else Path(os.path.expanduser(folder))
 
     def fit(
-        self, objective: nn.Module, train: Batches, valid: Batches, *, on_batch: OnBatch | None = None
+        self,
+        model: nn.Module,
+        train: BatchSource,
+        valid: BatchSource | None = None,
+        *,
+        resume: bool = False,
+        on_batch: OnBatch | None = None,
     ) -> Fit:
-        """Train until validation NE stops falling; the objective ends with its best epoch's weights.
+        """Train until the monitored metric stops improving; the model ends with its best epoch's weights.
+
+        In processes that torchrun started, this is data-parallel training; see `recfm.train.distributed`.
+
+        Args:
+            model: Maps a batch to logits [B], trained on the label; or an `Objective`, which gives its own loss.
+            train: What to train on.
+            valid: What early stopping looks at; None trains for all epochs and keeps the last weights.
+            resume: Go on from the latest checkpoint in `folder`, or start where there is none. On a CPU the
+                weights are those of a run that was never interrupted, bit for bit.
+            on_batch: Called after each step with (steps done, steps in all, running loss).
 
         Raises:
-            RecfmError: The loss is NaN or infinite; the message names the step.
-            MetricError: The validation rows have one class only.
+            RecfmError: The loss is NaN or infinite; the message names the step and the largest gradients.
+            MetricError: The validation rows have one class only, or no gAUC is there to monitor.
+            DataError: A batch holds ids beyond the model's tables, or a checkpoint is of other rows.
+            ConfigError: Settings do not fit each other, the data or the checkpoint; the folder holds another run.
+            SchemaError: A checkpoint is of another schema or vocabulary.
+            StorageError: A checkpoint is damaged or cannot be written.
         """
-        device = torch.device(self.config.device)
-        objective.to(device)
-        optimizer = torch.optim.AdamW(
-            objective.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
-        )
-        fit, best_ne, best_weights, stale = Fit(), math.inf, copy.deepcopy(objective.state_dict()), 0
-        started, total = time.perf_counter(), self.config.epochs * len(train)
-        for epoch in range(1, self.config.epochs + 1):
-            objective.train()
-            loss_sum = 0.0
-            for k, batch in enumerate(Loader(train, device=device, start=(epoch, 0))):
-                loss = objective(batch)
-                value = loss.item()
-                if not math.isfinite(value):
-                    raise RecfmError(
-                        f"the loss is {value} at epoch {epoch}, step {k}: "
-                        f"lower learning_rate (now {self.config.learning_rate:g})"
+        objective = model if isinstance(model, Objective) else LabelLoss(model)
+        if resume and self.folder is None:
+            raise ConfigError("resume needs the folder of the run: Trainer(config, folder=...)")
+        callbacks = ((JsonLines(),) if self.folder else ()) + self.callbacks
+        with joined(self.config.device) as world, contextlib.ExitStack() as stack:
+            if self.folder and world.first:
+                _make(self.folder)
+                stack.enter_context(locked(self.folder, CHECKPOINT))
+                if len(Checkpoints(self.folder)) and not resume:
+                    raise ConfigError(
+                        f"'{self.folder}' holds checkpoints of a run: go on with resume=True, or choose another folder"
                     )
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                loss_sum += value
-                if on_batch:
-                    on_batch((epoch - 1) * len(train) + k + 1, total, loss_sum / (k + 1))
-            ne, auc = self._validate(objective, valid)
-            fit.curve.append(
-                {"epoch": epoch, "train_loss": loss_sum / len(train), "valid_ne": ne, "valid_auc": auc}
+            run = Run(
+                objective,
+                train,
+                valid,
+                self.config,
+                world=world,
+                callbacks=callbacks,
+                folder=self.folder,
+                on_batch=on_batch,
             )
-            if ne < best_ne:
-                best_ne, best_weights, stale = ne, copy.deepcopy(objective.state_dict()), 0
-                fit.best_epoch = epoch
-            else:
-                stale += 1
-                if stale >= self.config.patience:
-                    break
-        objective.load_state_dict(best_weights)
-        fit.seconds = time.perf_counter() - started
-        return fit
+            if resume and self.folder and len(Checkpoints(self.folder)):
+                run.resume()
+            return run.train()
 
-    def _validate(self, objective: nn.Module, valid: Batches) -> tuple[float, float]:
-        label, probability = _scored(objective.model, valid, self.config.device)  # type: ignore[arg-type]
-        return _core.normalized_entropy(label, probability), _core.auc(label, probability)
+    def evaluate(self, model: nn.Module, batches: BatchSource) -> Metrics:
+        """Metrics of a model on the rows of `batches`, on the config's device and in its precision.
 
+        Raises:
+            MetricError: All labels are the same, or a prediction is NaN.
+        """
+        return evaluate(model, batches, device=self.config.device, precision=self.config.precision)
 
-def predict(model: nn.Module, batches: Batches, *, device: str = "cpu") -> NDArray[np.float64]:
-    """Probabilities float64 [n] in the order of `batches.rows`.
+    def predict(self, model: nn.Module, batches: Batches) -> NDArray[np.float64]:
+        """Probabilities float64 [n] in the order of `batches.rows`.
 
-    Raises:
-        DataError: The batches are shuffled, so their order is not that of `batches.rows`.
-    """
-    return _scored(model, batches, device)[1]
+        Raises:
+            DataError: The batches are shuffled.
+        """
+        return predict(model, batches, device=self.config.device, precision=self.config.precision)
 
 
-def _scored(
-    model: nn.Module, batches: Batches, device: str
-) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Labels and probabilities, each [n]."""
-    if batches.shuffle:
-        raise DataError("predict needs batches in row order: build them with shuffle=False")
-    model.to(device).eval()
-    labels, probabilities = [], []
-    with torch.inference_mode():
-        for batch in Loader(batches, device=device):
-            labels.append(batch.label.cpu())
-            probabilities.append(model(batch).double().sigmoid().cpu())
-    return torch.cat(labels).numpy(), torch.cat(probabilities).numpy()
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot create '{folder}': {reason(error)}") from None

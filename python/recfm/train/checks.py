@@ -1,0 +1,99 @@
+"""What can go wrong inside a step, said in terms of columns and parameters."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from recfm.data.batch import Batch
+from recfm.errors import DataError
+from recfm.layout import Layout, SequenceLayout
+
+_NAMED = 3  # parameters that a message names
+
+
+def model_layout(model: nn.Module) -> Layout | None:
+    """What batches the model was built for, if one of its modules says so."""
+    for module in model.modules():
+        found = getattr(module, "layout", None)
+        if isinstance(found, Layout):
+            return found
+    return None
+
+
+class IdCheck:
+    """Refuses ids that no row of an embedding table stands for.
+
+    A fused table would silently answer with a row of the next feature, so torch's own check is not enough. Every
+    batch is checked on the CPU, which costs some microseconds. On a GPU a look at each batch would wait for all
+    work before it, so there only the first batch is checked.
+
+    Args:
+        layout: Of the model's tables.
+        sequences: Of the batches' padded id sequences.
+    """
+
+    def __init__(self, layout: Layout, sequences: Sequence[SequenceLayout] = ()) -> None:
+        self._layout, self._sequences, self._checked = layout, sequences, False
+        self._highest = torch.tensor([column.rows for column in layout.categorical], dtype=torch.int32) - 1
+        self._rows = {column.name: column.rows for column in layout.categorical}
+
+    def __call__(self, batch: Batch) -> None:
+        """Check a batch.
+
+        Raises:
+            DataError: An id is below 0 or beyond its table. It names the column, the id and the table's rows.
+        """
+        if batch.label.device.type != "cpu" and self._checked:
+            return
+        self._checked = True
+        self._check_ids(batch.ids.cpu())
+        for column in self._layout.tokens:
+            if column.name in batch.tokens:
+                _check(batch.tokens[column.name].values.cpu(), column.rows, f"column '{column.name}'")
+        for sequence in self._sequences:
+            self._check_sequence(batch, sequence)
+
+    def _check_ids(self, ids_BF: Tensor) -> None:
+        columns = self._layout.categorical
+        if ids_BF.shape[1] != len(columns):
+            raise DataError(
+                f"a batch has {ids_BF.shape[1]} id columns, but the model was built for {len(columns)}: "
+                "build it with the layout of the batches"
+            )
+        if ids_BF.numel() and bool(((ids_BF < 0) | (ids_BF > self._highest)).any()):
+            for i, column in enumerate(columns):
+                _check(ids_BF[:, i], column.rows, f"column '{column.name}'")
+
+    def _check_sequence(self, batch: Batch, sequence: SequenceLayout) -> None:
+        found = batch.sequences.get(sequence.name)
+        ids = None if found is None else found.ids if found.ids is not None else found.values
+        if not sequence.ids or ids is None or ids.is_floating_point():
+            return
+        sizes = [self._rows.get(name, 0) for name in sequence.ids] + [3] * sequence.labels
+        names = [*sequence.ids, "label"]
+        for i, size in enumerate(sizes):
+            if size:
+                _check(ids[..., i].cpu(), size, f"column '{names[i]}' of the history '{sequence.name}'")
+
+
+def _check(ids: Tensor, rows: int, where: str) -> None:
+    if not ids.numel():
+        return
+    low, high = (int(found) for found in ids.aminmax())
+    if low < 0 or high >= rows:
+        raise DataError(
+            f"{where} holds the id {low if low < 0 else high}, but its embedding table has {rows:,} rows "
+            f"(ids 0 to {rows - 1:,}): encode the rows with the vocabulary that the model was built for"
+        )
+
+
+def largest_gradients(module: nn.Module) -> str:
+    """The parameters with the largest gradients, those that are not finite first; "" if there are no gradients."""
+    found = []
+    for name, parameter in module.named_parameters():
+        if parameter.grad is not None:
+            values = parameter.grad.coalesce().values() if parameter.grad.is_sparse else parameter.grad
+            found.append((name, float(values.float().norm())))
+    found.sort(key=lambda one: (torch.isfinite(torch.tensor(one[1])).item(), -one[1]))
+    return ", ".join(f"{name} (norm {norm:.3g})" for name, norm in found[:_NAMED])

@@ -12,7 +12,7 @@ from recfm.cli.common import Json, Out, Set, arguments, print_json, stdout_conso
 
 
 def sweep(
-    config: Annotated[Path, tyro.conf.Positional],
+    config: Annotated[str, tyro.conf.Positional],
     *,
     set: Set = (),
     data: Path | None = None,
@@ -25,7 +25,7 @@ def sweep(
     """Every setting and seed of a sweep file, trained and measured; run it again to go on where it was stopped.
 
     Args:
-        config: The file; docs/sweep.md explains it.
+        config: The file, which docs/sweep.md explains, or the name of one that comes with recfm.
         set: Override single keys of the file.
         data: Folder of the data set, instead of the file's.
         out: Folder of the results, by default runs/NAME-OF-THE-FILE; several processes may share it.
@@ -41,7 +41,7 @@ def sweep(
 
 
 def run_sweep(
-    config: Path,
+    config: str,
     overrides: tuple[str, ...],
     out: Path | None,
     *,
@@ -58,7 +58,7 @@ def run_sweep(
     if dry_run:
         _print_costs(opened.costs(), as_json=as_json)
         return
-    folder = out or (Path(opened.file.out) if opened.file.out else Path("runs") / config.stem)
+    folder = out or (Path(opened.file.out) if opened.file.out else Path("runs") / opened.path.stem)
     with BarProgress(len(opened.jobs), Console(stderr=True)) as progress:
         document = opened.run(
             folder,

@@ -90,7 +90,7 @@ class TrainingData:
 
     def describe(self) -> dict[str, Any]:
         """Name, split, rows and base rate of each period, and the digest, for reports."""
-        label = self.encoded.label
+        label, layout = self.encoded.label, self.layout
         return {
             "name": self.name,
             "split": self.split,
@@ -98,8 +98,7 @@ class TrainingData:
                 name: {"rows": len(rows), "base_rate": float(label[rows].mean())}
                 for name, rows in self.rows.items()
             },
-            "features": [c.name for c in (*self.encoded.layout.categorical, *self.encoded.layout.tokens)]
-            + [c.name for c in self.encoded.layout.numeric],
+            "features": [c.name for c in (*layout.categorical, *layout.tokens, *layout.numeric)],
             "digest": self.digest(),
             "notes": list(self.notes),
         }
@@ -107,15 +106,10 @@ class TrainingData:
     def digest(self) -> str:
         """Of everything that a model can read, the labels, and the cut into periods."""
         encoded = self.encoded
-        arrays = [
-            encoded.ids,
-            encoded.numeric,
-            encoded.user,
-            encoded.time,
-            encoded.label,
-            *self.rows.values(),
-        ]
-        arrays += [part for pair in encoded.tokens.values() for part in pair]
+        arrays: list[NDArray[Any]] = [encoded.ids, encoded.numeric, encoded.user, encoded.time, encoded.label]
+        arrays.extend(self.rows.values())
+        for values, offsets in encoded.tokens.values():
+            arrays += [values, offsets]
         sums = [_core.checksum(np.ascontiguousarray(array).reshape(-1).view(np.uint8)) for array in arrays]
         shapes = [array.shape for array in arrays]
         return hashlib.sha256(repr((sums, shapes, encoded.schema.to_json())).encode()).hexdigest()[:16]

@@ -25,7 +25,7 @@ from recfm.sweep import summary
 from recfm.sweep.data import TrainingData, load_data
 from recfm.sweep.folder import SweepFolder
 from recfm.sweep.job import cost, make_model, run_one
-from recfm.sweep.plan import Setting, SweepFile, read_sweep, settings_of
+from recfm.sweep.plan import Setting, SweepFile, find_file, read_sweep, settings_of
 
 _POLL = 0.5
 """Seconds between looks at what other processes have finished."""
@@ -60,7 +60,7 @@ class Sweep:
             ConfigError: The file, a model, a preset or a key is wrong, or a grid is empty.
             RecfmError: Whatever is wrong with the data.
         """
-        path = Path(path)
+        path = find_file(path)
         file = read_sweep(path, overrides)
         settings = settings_of(file)  # before minutes of reading
         data = load_data(file.data, file.schema, beside=path.parent)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import math
 import traceback
 from typing import Any
 
@@ -20,9 +19,8 @@ from recfm.models.ranker import Ranker
 from recfm.models.zoo import build_model
 from recfm.sweep.data import TrainingData
 from recfm.sweep.plan import Setting
-from recfm.train.losses import LabelLoss
-from recfm.train.metrics import evaluate
-from recfm.train.trainer import OnBatch, Trainer, predict
+from recfm.train.distributed import shard
+from recfm.train.trainer import OnBatch, Trainer
 
 _EVALUATION_ROWS = 8192
 """Rows of a batch that is only scored."""
@@ -31,8 +29,9 @@ _COUNTED_ROWS = 256
 
 
 def make_batches(data: TrainingData, period: str, *, batch_size: int, seed: int | None = None) -> Batches:
-    """Batches of one period with the schema's histories joined; shuffled if there is a seed."""
+    """This process's batches of one period, the schema's histories joined; shuffled if there is a seed."""
     past = {name: sequence.past for name, sequence in own_histories(data.encoded, "fm").items()}
+    place = shard()
     return Batches(
         data.encoded,
         data.rows[period],
@@ -41,6 +40,8 @@ def make_batches(data: TrainingData, period: str, *, batch_size: int, seed: int 
         shuffle=seed is not None,
         sequences=past,
         sides=data.sides,
+        rank=place["rank"],
+        world_size=place["world_size"],
     )
 
 
@@ -107,37 +108,20 @@ def _train(
 ) -> dict[str, Any]:
     model = make_model(data, setting, seed)
     costs = cost(model, data)
-    torch.manual_seed(seed)  # dropout starts where it does whatever the model has drawn
     train = make_batches(data, "train", batch_size=setting.train.batch_size, seed=seed)
-    trainer = Trainer(setting.train)
+    trainer = Trainer(dataclasses.replace(setting.train, seed=seed))
     valid = make_batches(data, "valid", batch_size=_EVALUATION_ROWS)
-    fit = trainer.fit(LabelLoss(model), train, valid, on_batch=on_batch)
-    measured = {"valid": _metrics(model, data, "valid", valid, setting)}
-    if evaluate_test:
-        test = make_batches(data, "test", batch_size=_EVALUATION_ROWS)
-        measured["test"] = _metrics(model, data, "test", test, setting)
+    fit = trainer.fit(model, train, valid, on_batch=on_batch)
+    test = make_batches(data, "test", batch_size=_EVALUATION_ROWS) if evaluate_test else None
     epochs = len(fit.curve)
     return {
         "status": "done",
         **costs,
-        "valid": measured["valid"],
-        "test": measured.get("test"),
+        "valid": dataclasses.asdict(trainer.evaluate(model, valid)),
+        "test": None if test is None else dataclasses.asdict(trainer.evaluate(model, test)),
         "epochs": epochs,
         "best_epoch": fit.best_epoch,
         "curve": fit.curve,
         "seconds": fit.seconds,
         "rows_per_second": len(data.rows["train"]) * epochs / fit.seconds if fit.seconds else None,
     }
-
-
-def _metrics(
-    model: nn.Module, data: TrainingData, period: str, batches: Batches, setting: Setting
-) -> dict[str, float | None]:
-    rows = data.rows[period]
-    probability = predict(model, batches, device=setting.train.device)
-    user = data.encoded.user[rows] if data.encoded.schema.user else None
-    found = dataclasses.asdict(evaluate(data.encoded.label[rows], probability, user))
-    bad = [name for name, value in found.items() if value is not None and not math.isfinite(value)]
-    if bad:
-        raise RecfmError(f"{bad[0]} of the {period} rows is {found[bad[0]]}: a probability is exactly 0 or 1")
-    return found

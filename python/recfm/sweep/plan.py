@@ -116,6 +116,25 @@ class Setting:
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:20]
 
 
+def shipped() -> dict[str, Path]:
+    """The sweep files that come with recfm, by name."""
+    return {path.stem: path for path in sorted((Path(__file__).parents[1] / "sweeps").glob("*.toml"))}
+
+
+def find_file(name: str | Path) -> Path:
+    """The file itself, or one that comes with recfm.
+
+    Raises:
+        ConfigError: There is neither.
+    """
+    path = Path(name)
+    if path.exists():
+        return path
+    if str(name) in shipped():
+        return shipped()[str(name)]
+    raise ConfigError(f"there is no sweep file '{name}': give a TOML file, or one of {', '.join(shipped())}")
+
+
 def read_sweep(path: str | Path, overrides: Sequence[str] = ()) -> SweepFile:
     """A sweep file with dotted overrides such as "train.epochs=3" applied.
 
@@ -152,9 +171,9 @@ def settings_of(sweep: SweepFile) -> list[Setting]:
 
 def _expanded(entry: RunEntry, sweep: SweepFile, *, where: str) -> Iterator[Setting]:
     seeds = entry.seeds or sweep.seeds
-    if not seeds or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**63 for seed in seeds):
+    if not seeds or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**62 for seed in seeds):
         raise ConfigError(
-            f"{where}: seeds are {list(seeds)}: give at least one, each once, from 0 to 2^63 - 1"
+            f"{where}: seeds are {list(seeds)}: give at least one, each once, from 0 to 2^62 - 1"
         )
     axes = dict(_axes(entry.grid, where))
     history = parse(HistoryEncoderConfig, sweep.history, what="section [history]")

@@ -15,6 +15,7 @@ from recfm.cli import common
 from recfm.cli.loops import LoopFile, demo, loop, reproduce
 from recfm.cli.sweeps import sweep
 from recfm.cli.tables import doctor, encode
+from recfm.cli.training import evaluate, predict, train
 from recfm.errors import RecfmError
 
 __all__ = ["LoopFile", "main"]
@@ -28,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "demo": demo,
         "loop": loop,
         "encode": encode,
+        "train": train,
+        "evaluate": evaluate,
+        "predict": predict,
         "sweep": sweep,
         "reproduce": reproduce,
         "doctor": doctor,

@@ -11,6 +11,7 @@ import tyro
 from rich.console import Console
 
 from recfm.cli.common import Json, Out, arguments, default_folder, print_json, stdout_console, without_folder
+from recfm.cli.sweeps import data_folder, run_sweep
 from recfm.config import Strict, parse, read_toml
 from recfm.errors import ConfigError, SchemaError
 
@@ -36,31 +37,62 @@ def demo(*, data: Path | None = None, seed: int = 0, out: Out = None, json: Json
 
 
 def reproduce(
-    name: Annotated[Literal["ml-1m"], tyro.conf.Positional],
+    name: Annotated[Literal["ml-1m", "frappe", "scaling"], tyro.conf.Positional],
     *,
     data: Path | None = None,
-    seed: int = 0,
-    seeds: int = 5,
+    seed: int | None = None,
+    seeds: int | None = None,
     out: Out = None,
     resume: bool = False,
     json: Json = False,
 ) -> None:
     """The committed results again: all rows and controls, several seeds, mean and standard deviation.
 
+    "frappe" and "scaling" are sweeps: they always go on where they were stopped.
+
     Args:
-        name: Which result.
-        data: Folder that holds the data set; fetched if left out.
-        seed: The first seed.
-        seeds: How many seeds.
+        name: Which result: LoopFM on ml-1m, the benchmark on Frappe_x1, or the scaling laws (the synthetic log and,
+            with --data, MovieLens 1M).
+        data: Folder that holds the data set; MovieLens is fetched if left out.
+        seed: The first seed; by default 0, or the sweep's own.
+        seeds: How many seeds; by default 5, or the sweep's own.
         out: Folder for logs and report.
         resume: Keep the seeds that --out holds already and run only the others.
         json: Print the result as JSON.
     """
+    if name != "ml-1m":
+        _reproduce_sweeps(name, data, seed, seeds, out, as_json=json)
+        return
     from recfm import presets
 
+    first = seed or 0
     _movielens(
-        data or name, presets.ml_1m(), range(seed, seed + seeds), out, name, resume=resume, as_json=json
+        data or name,
+        presets.ml_1m(),
+        range(first, first + (5 if seeds is None else seeds)),
+        out,
+        name,
+        resume=resume,
+        as_json=json,
     )
+
+
+def _reproduce_sweeps(
+    name: str, data: Path | None, seed: int | None, seeds: int | None, out: Path | None, *, as_json: bool
+) -> None:
+    overrides = []
+    if seed is not None or seeds is not None:
+        first = seed or 0
+        overrides.append(f"seeds={list(range(first, first + (5 if seeds is None else seeds)))}")
+    where = out or Path("runs") / name
+    if name == "frappe":
+        if data is None:
+            raise ConfigError("Frappe cannot be fetched: give the folder of its files with --data")
+        run_sweep("frappe", (*overrides, data_folder(data)), where, as_json=as_json)
+        return
+    run_sweep("scaling-synthetic", tuple(overrides), where / "synthetic", as_json=as_json)
+    if data is not None:
+        run_sweep("scaling-ml-1m", (*overrides, data_folder(data)), where / "ml-1m", as_json=as_json)
 
 
 def loop(

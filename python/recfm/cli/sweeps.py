@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from json import dumps as encode
 from pathlib import Path
 from typing import Annotated
 
@@ -34,10 +35,15 @@ def sweep(
         dry_run: Train nothing: list the settings with their parameters and what they would compute.
         json: Print the result as JSON.
     """
-    overrides = (*set, *([f"data.folder={str(data.absolute())!r}"] if data else []))
+    overrides = (*set, *([data_folder(data)] if data else []))
     run_sweep(
         config, overrides, out, workers=workers, retry_failed=retry_failed, dry_run=dry_run, as_json=json
     )
+
+
+def data_folder(folder: Path) -> str:
+    """The override that says where a data set's files are."""
+    return f"data.folder={encode(str(folder.expanduser().absolute()))}"
 
 
 def run_sweep(

@@ -22,16 +22,21 @@ from recfm.sweep.plan import Setting
 from recfm.train.distributed import shard
 from recfm.train.trainer import OnBatch, Trainer
 
-_EVALUATION_ROWS = 8192
+EVALUATION_ROWS = 8192
 """Rows of a batch that is only scored."""
 _COUNTED_ROWS = 256
 """Rows of the batch on which operations are counted: many, so that its histories are as long as most batches'."""
 
 
-def make_batches(data: TrainingData, period: str, *, batch_size: int, seed: int | None = None) -> Batches:
-    """This process's batches of one period, the schema's histories joined; shuffled if there is a seed."""
+def make_batches(
+    data: TrainingData, period: str, *, batch_size: int, seed: int | None = None, sharded: bool = False
+) -> Batches:
+    """Batches of one period with the schema's histories joined; shuffled if there is a seed.
+
+    `sharded` gives this process's part of them, where torchrun started several.
+    """
     past = {name: sequence.past for name, sequence in own_histories(data.encoded, "fm").items()}
-    place = shard()
+    place = shard() if sharded else {"rank": 0, "world_size": 1}
     return Batches(
         data.encoded,
         data.rows[period],
@@ -110,9 +115,9 @@ def _train(
     costs = cost(model, data)
     train = make_batches(data, "train", batch_size=setting.train.batch_size, seed=seed)
     trainer = Trainer(dataclasses.replace(setting.train, seed=seed))
-    valid = make_batches(data, "valid", batch_size=_EVALUATION_ROWS)
+    valid = make_batches(data, "valid", batch_size=EVALUATION_ROWS)
     fit = trainer.fit(model, train, valid, on_batch=on_batch)
-    test = make_batches(data, "test", batch_size=_EVALUATION_ROWS) if evaluate_test else None
+    test = make_batches(data, "test", batch_size=EVALUATION_ROWS) if evaluate_test else None
     epochs = len(fit.curve)
     return {
         "status": "done",

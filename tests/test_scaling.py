@@ -51,7 +51,7 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says():
     for _ in range(40):
         noisy = 0.9 * (flops / 1e6) ** -0.03 + rng.normal(0, 1e-3, len(flops))
         low, high = scaling.fit_power_law(flops, noisy).exponent_interval
-        hits += low <= 0.03 * 1.02 and high >= 0.03 * 0.98  # a step of the grid
+        hits += low <= 0.03 * 1.02 and high >= 0.03 * 0.98  # steps of the grid
     assert hits >= 32
 
 

@@ -142,11 +142,8 @@ def generate(config: SyntheticConfig | None = None) -> SyntheticLog:
     with ThreadPoolExecutor(int(os.environ.get("RECFM_NUM_THREADS") or os.cpu_count() or 1)) as pool:
         ids, logit, draw = (np.concatenate(part) for part in zip(*pool.map(truth.block, blocks), strict=True))
     probability = config.flip + (1 - 2 * config.flip) / (1 + np.exp(-logit))
-    n, first, second = (
-        config.rows,
-        int(config.rows * config.train),
-        int(config.rows * (config.train + config.valid)),
-    )
+    n = config.rows
+    first, second = (int(n * share + 1e-6) for share in (config.train, config.train + config.valid))
     schema = _schema(config)
     encoded = Encoded(
         schema=schema,

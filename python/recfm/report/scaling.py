@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-_EXPONENTS = np.geomspace(1e-4, 4.0, 400)
+_EXPONENTS = np.geomspace(1e-4, 4.0, 1500)
 _REPLICATES = 400
 _MIN_SIZES = 3
 _FAMILY_COLOURS = ("#3d4fc4", "#b4772a", "#2f8f5b", "#b23a6b", "#5b6270", "#7a4fb0")

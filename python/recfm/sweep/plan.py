@@ -102,13 +102,15 @@ class Setting:
 
     def identity(self) -> dict[str, Any]:
         """Everything that decides a run's numbers besides data, seed and code; plain values."""
-        return {
+        known = {
             "model": self.model,
             "settings": dataclasses.asdict(self.config),
             "train": dataclasses.asdict(self.train),
             "init": dataclasses.asdict(self.init),
             "history": dataclasses.asdict(self.history),
         }
+        plain: dict[str, Any] = json.loads(json.dumps(known))  # lists for tuples, as files hold them
+        return plain
 
     def key(self, seed: int, data: str, *, evaluate_test: bool) -> str:
         """Name of the run's result file."""

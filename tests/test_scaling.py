@@ -109,7 +109,7 @@ def test_the_law_bends_where_a_doubling_gains_the_noise():
 
 def test_a_flat_step_is_named():
     ne = law(0.5, 0.3, 0.3)
-    ne[4:] = ne[3]
+    ne[4:] = ne[3] + 1e-3
     found = scaling.analyse(runs(ne, seeds=2, std=1e-5))
     assert found["families"][0]["bend"]["first_flat"] == "wukong 3"
     assert any("bends after wukong 3" in sentence for sentence in scaling.sentences(found))

@@ -131,7 +131,8 @@ def test_the_best_setting_is_chosen_by_validation_and_whole_settings_only(tmp_pa
 
 
 def test_a_failing_run_is_recorded_and_the_others_go_on(tmp_path, trained):
-    bad = '[[runs]]\nmodel = "dnn"\nlabel = "bad"\ntrain = { learning_rate = 1000.0, weight_decay = 1000.0, epochs = 3 }'
+    explode = "train = { learning_rate = 1000.0, weight_decay = 1000.0, epochs = 3 }"
+    bad = f'[[runs]]\nmodel = "dnn"\nlabel = "bad"\n{explode}'
     good = '[[runs]]\nmodel = "dnn"\nlabel = "good"\nsettings = { dim = 2 }'
     path = sweep_file(tmp_path, runs=f"{bad}\n{good}")
     document = Sweep.open(path).run(tmp_path / "out")

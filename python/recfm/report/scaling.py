@@ -2,9 +2,9 @@
 
     NE(C) = a + b * (C / C0)^-c       C: training FLOPs per example, C0: the geometric mean of the C seen
 
-`a` is what no compute removes. Where the points do not identify it (fewer than four sizes, an interval of `a` that
-reaches 0, or an exponent at the edge of the grid) the pure power law a = 0 is fitted instead. For each c of a grid, a
-and b are a linear least-squares problem; the interval is a bootstrap over the residuals of the single runs, so it
+`a` is what no compute removes. Where the runs do not identify it (fewer than four sizes, no better by Akaike's corrected
+criterion, an interval of `a` that reaches 0, or an exponent at the edge of the grid) the pure power law a = 0 is fitted
+instead. For each c of a grid, a and b are a linear least-squares problem; the interval is a bootstrap over the residuals of the single runs, so it
 holds the spread over seeds and the misfit of the law, and works with one seed too.
 """
 
@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-_EXPONENTS = np.geomspace(1e-4, 4.0, 1500)
+_EXPONENTS = np.geomspace(1e-4, 4.0, 400)
+_AROUND = np.linspace(-0.1, 0.1, 1001)
+"""Steps of the fine grid around the best exponent of the coarse one, in natural logarithms."""
 _REPLICATES = 400
 _MIN_SIZES = 3
 _FAMILY_COLOURS = ("#3d4fc4", "#b4772a", "#2f8f5b", "#b23a6b", "#5b6270", "#7a4fb0")
@@ -68,19 +70,33 @@ def fit_power_law(
     if sizes < _MIN_SIZES:
         return None
     reference = float(np.exp(np.log(np.unique(c)).mean()))
-    powers = (c / reference)[None, :] ** -_EXPONENTS[:, None]  # [G, n]
     rng = np.random.Generator(np.random.Philox(seed))
-    if sizes >= _MIN_SIZES + 1:
-        full = _law(powers, y, reference, rng, with_floor=True)
+    pure = _law(c / reference, y, reference, rng, with_floor=False)
+    if sizes > _MIN_SIZES:
+        full = _law(c / reference, y, reference, rng, with_floor=True)
         inside = _EXPONENTS[0] < full.exponent_interval[0] and full.exponent_interval[1] < _EXPONENTS[-1]
-        if inside and full.floor_interval[0] > 0:
+        better = _information(full, len(y)) < _information(pure, len(y))
+        if inside and better and full.floor_interval[0] > 0:
             return full
-    return _law(powers, y, reference, rng, with_floor=False)
+    return pure
 
 
-def _law(
-    powers: Floats, y: Floats, reference: float, rng: np.random.Generator, *, with_floor: bool
-) -> PowerLaw:
+def _information(law: PowerLaw, n: int) -> float:
+    """Akaike's criterion with its correction for few runs; lower is better."""
+    parameters = 4 if law.identified else 3  # the noise is one
+    if n <= parameters + 1:
+        return math.inf
+    squares = law.residual_std**2 * (n - parameters + 1)
+    correction = 2 * parameters * (parameters + 1) / (n - parameters - 1)
+    return n * math.log(max(squares, 1e-300) / n) + 2 * parameters + correction
+
+
+def _law(x: Floats, y: Floats, reference: float, rng: np.random.Generator, *, with_floor: bool) -> PowerLaw:
+    coarse = x[None, :] ** -_EXPONENTS[:, None]  # [G, n]
+    best = _EXPONENTS[_least_squares(coarse, y[None, :], with_floor=with_floor)[2][0]]
+    fine = np.clip(best * np.exp(_AROUND), _EXPONENTS[0], _EXPONENTS[-1])
+    exponents = np.sort(np.concatenate([_EXPONENTS, fine]))
+    powers = x[None, :] ** -exponents[:, None]
     a, b, at = _least_squares(powers, y[None, :], with_floor=with_floor)
     fitted = a[0] + b[0] * powers[at[0]]
     freedom = max(len(y) - (3 if with_floor else 2), 1)
@@ -90,11 +106,11 @@ def _law(
     return PowerLaw(
         floor=float(a[0]),
         factor=float(b[0]),
-        exponent=float(_EXPONENTS[at[0]]),
+        exponent=float(exponents[at[0]]),
         reference=reference,
         identified=with_floor,
         floor_interval=_interval(floors),
-        exponent_interval=_interval(_EXPONENTS[ats]),
+        exponent_interval=_interval(exponents[ats]),
         residual_std=float(np.sqrt(((y - fitted) ** 2).sum() / freedom)),
     )
 

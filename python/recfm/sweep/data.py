@@ -144,14 +144,18 @@ def load_data(section: DataSection, schema: dict[str, Any] | None, *, beside: Pa
         else:
             frames = {name: read_events(_path(getattr(section, name), beside)) for name in PERIODS}
             found = from_frames(frames, parsed, name=Path(section.train).stem)
-    for name, rows in found.rows.items():
-        labels = found.encoded.label[rows]
+    _refuse_one_class(found.encoded.label, found.rows)
+    return found
+
+
+def _refuse_one_class(label: NDArray[np.float32], periods: dict[str, Rows]) -> None:
+    for name, rows in periods.items():
+        labels = label[rows]
         if len(rows) == 0 or labels.min() == labels.max():
             what = "has no rows" if len(rows) == 0 else f"has only labels {labels[0]:g} in {len(rows)} rows"
             raise DataError(
                 f"the {name} period {what}: AUC and NE are undefined there; give more data or another split"
             )
-    return found
 
 
 def from_frames(
@@ -193,6 +197,7 @@ def _path(text: str, beside: Path) -> Path:
 def _synthetic(config: SyntheticConfig) -> TrainingData:
     log = generate(config)
     rows = {period: getattr(log, period) for period in PERIODS}
+    _refuse_one_class(log.encoded.label, rows)  # else there is no floor
     shares = ", ".join(f"order {i}: {share:.0%}" for i, share in enumerate(config.shares, start=1))
     return TrainingData(
         name=f"synthetic log (seed {config.seed})",

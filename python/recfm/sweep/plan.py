@@ -51,8 +51,11 @@ class RunEntry(Strict):
     """What differs from the file's `[train]`."""
     init: dict[str, Any] = field(default_factory=dict)
     """What differs from the file's `[init]`."""
+    history: dict[str, Any] = field(default_factory=dict)
+    """What differs from the file's `[history]`."""
     grid: dict[str, Any] = field(default_factory=dict)
-    """Lists of values by key: a model setting, or `train.KEY`, `init.KEY`, `preset`; the runs are their product."""
+    """Lists of values by key: a model setting, or `train.KEY`, `init.KEY`, `history.KEY`, `preset`; the runs are their
+    product."""
     seeds: tuple[int, ...] = ()
     """Instead of the file's."""
 
@@ -120,7 +123,8 @@ class Setting:
 
 def shipped() -> dict[str, Path]:
     """The sweep files that come with recfm, by name."""
-    return {path.stem: path for path in sorted((Path(__file__).parents[1] / "sweeps").glob("*.toml"))}
+    files = {path.stem: path for path in (Path(__file__).parents[1] / "sweeps").glob("*.toml")}
+    return dict(sorted(files.items()))
 
 
 def find_file(name: str | Path) -> Path:
@@ -178,18 +182,21 @@ def _expanded(entry: RunEntry, sweep: SweepFile, *, where: str) -> Iterator[Sett
             f"{where}: seeds are {list(seeds)}: give at least one, each once, from 0 to 2^62 - 1"
         )
     axes = dict(_axes(entry.grid, where))
-    history = parse(HistoryEncoderConfig, sweep.history, what="section [history]")
     for point in itertools.product(*axes.values()):
         values = dict(zip(axes, point, strict=True))
-        varied: dict[str, dict[str, Any]] = {"settings": {}, "train": {}, "init": {}}
+        varied: dict[str, dict[str, Any]] = {"settings": {}, "train": {}, "init": {}, "history": {}}
         for key, value in values.items():
             section, _, name = key.rpartition(".")
             if section not in ("", *varied):
                 raise ConfigError(
-                    f"{where}: grid key '{key}': use settings.KEY, train.KEY, init.KEY or preset"
+                    f"{where}: grid key '{key}': use settings.KEY, train.KEY, init.KEY, history.KEY or preset"
                 )
             if key != "preset":
                 varied[section or "settings"][name] = value
+
+        def merged(section: str, varied: dict[str, dict[str, Any]] = varied) -> dict[str, Any]:
+            return {**getattr(sweep, section), **getattr(entry, section), **varied[section]}
+
         chosen = values.get("preset", entry.preset)
         base = dataclasses.asdict(preset(entry.model, chosen)) if chosen else {}
         suffix = " ".join(f"{key.removeprefix('settings.')}={_short(value)}" for key, value in values.items())
@@ -199,15 +206,9 @@ def _expanded(entry: RunEntry, sweep: SweepFile, *, where: str) -> Iterator[Sett
             family=entry.family or entry.model,
             model=entry.model,
             config=model_config(entry.model, {**base, **entry.settings, **varied["settings"]}),
-            train=parse(
-                TrainConfig,
-                {**sweep.train, **entry.train, **varied["train"]},
-                what=f"{where}, section [train]",
-            ),
-            init=parse(
-                InitConfig, {**sweep.init, **entry.init, **varied["init"]}, what=f"{where}, section [init]"
-            ),
-            history=history,
+            train=parse(TrainConfig, merged("train"), what=f"{where}, section [train]"),
+            init=parse(InitConfig, merged("init"), what=f"{where}, section [init]"),
+            history=parse(HistoryEncoderConfig, merged("history"), what=f"{where}, section [history]"),
             seeds=seeds,
         )
 

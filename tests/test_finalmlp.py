@@ -6,10 +6,10 @@ import torch
 
 from model_helpers import LAYOUT, VECTORS, changed, make_batch
 from recfm.errors import ConfigError, SchemaError
-from recfm.layout import Column, Layout
 from recfm.models.finalmlp import FinalMLP, FinalMLPConfig
 from recfm.models.layers import embedding_parameters
 from recfm.models.zoo import build_model
+from zoo_helpers import array, dense, double, flat_layout, relu
 
 SIZES = {"dim": 3, "hidden1": (7, 6), "hidden2": (4,), "gate_hidden": (5,), "heads": 2}
 
@@ -19,31 +19,16 @@ def _seed():
     torch.manual_seed(0)
 
 
-def double(model):
-    """The model in float64 with tables far from zero."""
-    for table in embedding_parameters(model.double()):
-        torch.nn.init.normal_(table)
-    return model.eval()
-
-
-def array(tensor):
-    return tensor.detach().numpy()
-
-
-def dense(x, linear):
-    return array(linear.weight) @ x + array(linear.bias)
-
-
 def streams(model, x):
     for mlp in (model.mlp1, model.mlp2):
         hidden = x[0 if mlp is model.mlp1 else 1]
         for block in mlp:
-            hidden = np.maximum(dense(hidden, block[0]), 0)
+            hidden = relu(dense(hidden, block[0]))
         yield hidden
 
 
 def gate(module, context):
-    hidden = np.maximum(dense(context, module.mlp.hidden_0[0]), 0)
+    hidden = relu(dense(context, module.mlp.hidden_0[0]))
     return 2 / (1 + np.exp(-dense(hidden, module.mlp.out)))
 
 
@@ -111,17 +96,11 @@ def test_a_gate_reads_nothing_but_its_features():
 
 def test_the_benchmark_run_on_movielens_has_as_many_parameters():
     rows = {"user_id": 16977, "item_id": 23606, "tag_id": 49659}  # as the run's log names them
-    layout = Layout(
-        categorical=tuple(Column(name=name, rows=n, side="context") for name, n in rows.items()),
-        tokens=(),
-        numeric=(),
-    )
     config = {
         "dim": 10, "hidden1": [400], "hidden2": [800], "dropout1": 0.4, "dropout2": 0.2, "batch_norm1": True,
         "batch_norm2": True, "heads": 10, "gate_hidden": [800],
     }  # fmt: skip
-    with torch.device("meta"):
-        model = build_model("finalmlp", layout, config, viewer="vm")
+    model = build_model("finalmlp", flat_layout(rows), config, viewer="vm")
     assert sum(p.numel() for p in model.parameters()) == 1_040_902
 
 

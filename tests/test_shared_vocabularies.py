@@ -1,12 +1,17 @@
 """Features that share a vocabulary: one table, one numbering, fitted on all of their columns."""
 
+from collections import Counter
+
 import numpy as np
 import polars as pl
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from recfm.data.batches import Batches
 from recfm.data.encode import Encoder
+from recfm.data.fit import Fitting
 from recfm.errors import SchemaError
 from recfm.models.features import FeatureEmbedding
 from recfm.schema import Categorical, Numeric, Schema, Tokens
@@ -39,6 +44,37 @@ def test_the_vocabulary_counts_every_column(order):
     values, offsets = encoded.tokens["seen"]
     assert offsets.tolist() == [0, 2, 2, 2, 5]
     assert values.tolist() == [number[8], number[7], number[8], number[8], number[7]]
+
+
+ids = st.integers(0, 6)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    rows=st.lists(st.tuples(st.none() | ids, st.none() | st.lists(ids, max_size=4)), min_size=1, max_size=20),
+    min_count=st.integers(1, 4),
+    split=st.integers(0, 20),
+)
+def test_shared_ids_are_those_of_one_count_over_both_columns(rows, min_count, split):
+    items, lists = zip(*rows, strict=True)
+    frame = pl.DataFrame(
+        {"item": pl.Series(items, dtype=pl.Int64), "seen": pl.Series(lists, dtype=pl.List(pl.Int64))}
+    ).with_columns(label=pl.lit(0))
+    counts = Counter(value for value in items if value is not None)
+    counts.update(value for values in lists for value in values or ())
+    kept = sorted((value for value in counts if counts[value] >= min_count), key=lambda v: (-counts[v], v))
+    number = {value: 2 + place for place, value in enumerate(kept)}
+    schema = schema_of(
+        Categorical(name="item", side="item", min_count=min_count),
+        Tokens(name="seen", side="user", shares="item"),
+    )
+    fitting = Fitting(schema)
+    for part in (frame[:split], frame[split:]):
+        if len(part):
+            fitting.add(part)
+    encoded = Encoder(schema, fitting.finish()).transform(frame)
+    assert encoded.ids[:, 0].tolist() == [number.get(value, 1) for value in items]
+    assert encoded.tokens["seen"][0].tolist() == [number.get(v, 1) for values in lists for v in values or ()]
 
 
 def test_the_layout_names_one_table():

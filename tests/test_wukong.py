@@ -8,7 +8,7 @@ from torch import nn
 
 from model_helpers import LABELLED, LAYOUT, make_batch
 from recfm.errors import ConfigError
-from recfm.models.wukong import Wukong, WukongConfig, WukongLayer
+from recfm.models.wukong import PRESETS, Wukong, WukongConfig, WukongLayer
 
 B = 5
 
@@ -218,3 +218,35 @@ def test_row_maps_start_with_variance_one_over_n(n):
 def test_unusable_sizes_are_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         WukongConfig(**wrong)
+
+
+# ---- attentive Y -----------------------------------------------------------------------------------------------
+
+
+def test_an_attentive_projection_is_made_from_each_examples_own_rows():
+    x, built = rows_of(6), layer(6, attentive_rows=3, attentive_hidden=(5,))
+    made = built.attentive
+    for b in range(B):
+        rows = torch.stack([sum(made.compress[r, i] * x[b, i] for i in range(6)) for r in range(3)])
+        first, last = made.mlp.hidden_0[0], made.mlp.out
+        hidden = (first.weight @ rows.flatten() + first.bias).clamp(min=0)
+        y_kn = (last.weight @ hidden + last.bias).view(2, 6)
+        torch.testing.assert_close(interactions(built, x)[b], x[b] @ x[b].T @ y_kn.T)
+
+
+def test_a_static_and_an_attentive_model_differ_only_in_the_projection():
+    static, attentive = WukongLayer(6, config()), WukongLayer(6, config(attentive_rows=3))
+    names = {name for name, _ in static.named_parameters()} ^ {n for n, _ in attentive.named_parameters()}
+    assert {name.split(".")[0] for name in names} == {"projection", "attentive"}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_grow_in_parameters(name):
+    order = ["xs", "s", "m", "l", "xl", "criteo"]
+    sizes = []
+    for preset in order[: order.index(name) + 1][-2:]:
+        with torch.device("meta"):
+            model = Wukong(LAYOUT, WukongConfig(**PRESETS[preset]))
+        sizes.append(sum(p.numel() for p in model.layers.parameters()))
+    assert sizes == sorted(sizes)
+    assert len(set(sizes)) == len(sizes)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from recfm.data.encode import Encoder
     from recfm.data.loader import Loader
     from recfm.experiment import run_experiment
+    from recfm.fuxictr import from_fuxictr
     from recfm.history.index import HistoryIndex
     from recfm.history.log import EmbeddingLog
     from recfm.history.tap import Tap
@@ -36,13 +37,14 @@ _LAZY = {
     "Trainer": "recfm.train.trainer",
     "LoopConfig": "recfm.loop",
     "run_experiment": "recfm.experiment",
+    "from_fuxictr": "recfm.fuxictr",
 }
 
 __all__ = [
     "Schema", "Categorical", "Numeric", "Tokens", "History",
     "Encoder", "Batches", "Loader", "HistoryIndex", "EmbeddingLog", "Tap",
     "Wukong", "DNN", "DeepFM", "Trainer",
-    "LoopConfig", "run_experiment",
+    "LoopConfig", "run_experiment", "from_fuxictr",
     "RecfmError",
 ]  # fmt: skip
 

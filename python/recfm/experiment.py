@@ -219,7 +219,7 @@ def protocol(
         "vm": dataclasses.asdict(config.deepfm if config.vm == "deepfm" else config.dnn),
         "kd": dataclasses.asdict(config.kd),
         "config": dataclasses.asdict(config),
-        "schema": dataclasses.asdict(schema),
+        "schema": schema.to_dict(),
     }
 
 

@@ -181,7 +181,7 @@ class Schema(Strict):
         for feature in self.features:
             if not isinstance(feature, Categorical | Numeric | Tokens | History):
                 raise SchemaError(f"{feature!r} is no feature: use Categorical, Numeric, Tokens or History")
-        keys = self.keys()
+        keys = self.key_columns()
         for key in keys:
             if keys.count(key) > 1:
                 raise SchemaError(
@@ -242,7 +242,7 @@ class Schema(Strict):
                     "feature that has the vocabulary"
                 )
 
-    def keys(self) -> list[str]:
+    def key_columns(self) -> list[str]:
         """The key columns that there are: user, item, time, label."""
         return [key for key in (self.user, self.item, self.time, self.label) if key is not None]
 
@@ -266,7 +266,7 @@ class Schema(Strict):
     def columns(self) -> list[str]:
         """Names of every column that the schema reads, keys first, without repeats."""
         return list(
-            dict.fromkeys(self.keys() + [f.name for f in self.features if not isinstance(f, History)])
+            dict.fromkeys(self.key_columns() + [f.name for f in self.features if not isinstance(f, History)])
         )
 
     def of_kind(self, kind: type[Any]) -> tuple[Any, ...]:
@@ -275,11 +275,15 @@ class Schema(Strict):
 
     def to_json(self) -> str:
         """The schema as a JSON object; `from_json` reads it back equal."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The schema as plain values; `from_dict` reads it back equal."""
         fields = dataclasses.asdict(self)
         for feature in fields["features"]:
             if feature.get("shares", "") is None:  # as files were written before features could share
                 del feature["shares"]
-        return json.dumps(fields, indent=2)
+        return fields
 
     @staticmethod
     def from_json(text: str) -> "Schema":

@@ -7,8 +7,8 @@ Convention, for one example:
     training_flops   forward and backward: 3 x forward_flops, less the input gradient of layers that data feeds (a layer
                      on raw numbers needs none); embedding rows are learned, so layers on them do need theirs
 
-Lookups, element-wise maps, norms, poolings and the optimiser are not counted. This is what papers print: the DLRM of the
-Wukong paper has 771,712 multiply-adds, thus 6 x 771,712 - 2 x 13 x 512 = 4.62 MFLOP.
+Lookups, element-wise maps, norms, poolings and the optimiser are not counted. This is what papers print: the Wukong
+paper's DLRM on Criteo has 771,712 multiply-adds, thus 6 x 771,712 - 2 x 13 x 512 = 4.62 MFLOP.
 """
 
 import contextlib
@@ -104,7 +104,7 @@ def count(model: nn.Module, batch: Batch) -> Cost:
     if not len(batch):
         raise DataError("the batch has no rows: operations are counted per example, give one row or more")
     tables = {id(parameter) for parameter in embedding_parameters(model)}
-    with _unchanged(model), torch.enable_grad(), _Lookups() as lookups:
+    with _unchanged(model), torch.enable_grad(), _Lookups(model) as lookups:
         with FlopCounterMode(display=False, custom_mapping=_VECTOR_PRODUCTS) as forward:
             output = model(batch)
         if not isinstance(output, Tensor):
@@ -129,14 +129,26 @@ def count(model: nn.Module, batch: Batch) -> Cost:
 class _Lookups(TorchFunctionMode):
     """Keeps the rows that lookups give, so that the backward pass can end there and not in the tables."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.rows: list[Tensor] = []
+        # Modules that look rows up in a way of their own are heard when they are done.
+        own = (module for module in model.modules() if getattr(module, "is_embedding_table", False))
+        self._handles = [module.register_forward_hook(lambda _m, _i, out: self._keep(out)) for module in own]
+
+    def _keep(self, out: Any) -> None:
+        if isinstance(out, Tensor) and out.requires_grad:
+            self.rows.append(out)
+
+    def __exit__(self, *error: Any) -> None:
+        for handle in self._handles:
+            handle.remove()
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if func in (functional.embedding, functional.embedding_bag) and out.requires_grad:
-            self.rows.append(out)
+        if func in (functional.embedding, functional.embedding_bag):
+            self._keep(out)
         return out
 
 

@@ -2,10 +2,10 @@
 
     x_0 = [e_1; ...; e_n; history]
     x_{l+1} = x_0 * (W_l x_l + b_l) + x_l                            section 3.2, full rank
-    x_{l+1} = x_0 * (U_l V_l^T x_l + b_l) + x_l                      section 3.4, low rank r (no mixture of experts)
+    x_{l+1} = x_0 * (U_l V_l^T x_l + b_l) + x_l                      section 3.5, low rank r (no mixture of experts)
 
 so x_l holds crosses of up to l + 1 features. The cross network stands below an MLP (stacked) or beside it (parallel,
-section 3.3), or alone (cross); a linear map of what comes out is the logit.
+section 3.4), or alone (cross); a linear map of what comes out is the logit.
 
 Shape legend: B rows, D = n * d + h width of all inputs side by side, w last hidden width.
 """

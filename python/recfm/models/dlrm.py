@@ -1,4 +1,4 @@
-"""DLRM (Naumov et al., 2019, arXiv 1906.00091, section 2.1): dot products of embeddings and of the numbers' vector.
+"""DLRM (Naumov et al., 2019, arXiv 1906.00091, section 2.2): dot products of embeddings and of the numbers' vector.
 
     z = ReLU(MLP_bottom(numbers))                                    one row of dim d, where there are numbers
     dot:  u = [z; <e_i, e_j> for i > j]                              all pairs of rows, z among the rows

@@ -13,7 +13,6 @@ Shape legend: B rows, n embedding rows, d embedding dim, x = n d + h width of th
 k heads, c width of a context.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,7 +22,8 @@ from torch import Tensor, nn
 from recfm.config import Strict, check_range
 from recfm.data.batch import Batch
 from recfm.errors import ConfigError, SchemaError
-from recfm.layout import Column, Layout, SequenceLayout
+from recfm.layout import Layout, SequenceLayout
+from recfm.models.columns import showing
 from recfm.models.features import FeatureEmbedding, Viewer
 from recfm.models.history_encoder import HistoryEncoderConfig
 from recfm.models.layers import MLP, Activation
@@ -130,7 +130,7 @@ class _Gate(nn.Module):
                     f"(known: {', '.join(sorted(known))})"
                 )
         if names:
-            self.context = FeatureEmbedding(_only(layout, names), config.dim, viewer="vm", numeric="each")
+            self.context = FeatureEmbedding(showing(layout, names), config.dim, viewer="vm", numeric="each")
             inputs = len(self.context) * config.dim
         else:
             self.constant = nn.Parameter(torch.zeros(1, config.dim))
@@ -141,20 +141,6 @@ class _Gate(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         context_Bc = self.context(batch).flatten(1) if self.named else self.constant
         return 2 * self.mlp(context_Bc).sigmoid()
-
-
-def _only(layout: Layout, names: tuple[str, ...]) -> Layout:
-    """The same layout, so the same places in a batch, with every other feature hidden from a VM."""
-
-    def hide(columns: tuple[Column, ...]) -> tuple[Column, ...]:
-        return tuple(
-            dataclasses.replace(column, seen_by="both" if column.name in names else "fm")
-            for column in columns
-        )
-
-    return Layout(
-        categorical=hide(layout.categorical), tokens=hide(layout.tokens), numeric=hide(layout.numeric)
-    )
 
 
 class _Fusion(nn.Module):

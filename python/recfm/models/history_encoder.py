@@ -16,6 +16,7 @@ from recfm.config import Strict, check_range
 from recfm.data.batch import Batch
 from recfm.errors import ConfigError, SchemaError
 from recfm.layout import SequenceLayout
+from recfm.models.attention import masked_softmax
 from recfm.models.features import FeatureEmbedding
 from recfm.models.layers import length_mask
 
@@ -125,7 +126,4 @@ class HistoryEncoder(nn.Module):
         """
         hidden_BLa = self.from_event(events_BLh) + self.from_product(events_BLh * query_Bh.unsqueeze(1))
         hidden_BLa = (hidden_BLa + self.from_query(query_Bh).unsqueeze(1)).relu()
-        score_BL = self.score(hidden_BLa).squeeze(-1).masked_fill(~mask_BL, float("-inf"))
-        # A row without history would be a softmax over nothing (NaN); its weights are zero instead.
-        empty_B1 = ~mask_BL.any(dim=1, keepdim=True)
-        return score_BL.masked_fill(empty_B1, 0.0).softmax(dim=1) * mask_BL
+        return masked_softmax(self.score(hidden_BLa).squeeze(-1), mask_BL)

@@ -8,27 +8,43 @@ from typing import Any
 from recfm.config import Strict, parse
 from recfm.errors import ConfigError
 from recfm.layout import Layout, SequenceLayout
+from recfm.models.afn import AFN, AFNConfig
+from recfm.models.autoint import AutoInt, AutoIntConfig
+from recfm.models.bst import BST, BSTConfig
 from recfm.models.dcnv2 import DCNv2, DCNv2Config
 from recfm.models.deepfm import DeepFM, DeepFMConfig
+from recfm.models.dien import DIEN, DIENConfig
+from recfm.models.din import DIN, DINConfig
 from recfm.models.dlrm import DLRM, DLRMConfig
+from recfm.models.dmin import DMIN, DMINConfig
+from recfm.models.dmr import DMR, DMRConfig
 from recfm.models.dnn import DNN, DNNConfig
 from recfm.models.features import Viewer
 from recfm.models.finalmlp import FinalMLP, FinalMLPConfig
 from recfm.models.fm import FM, FMConfig
 from recfm.models.fmfm import FmFM, FmFMConfig
 from recfm.models.history_encoder import HistoryEncoderConfig
+from recfm.models.masknet import MaskNet, MaskNetConfig
 from recfm.models.ranker import Ranker
 from recfm.models.wukong import Wukong, WukongConfig
 from recfm.models.xdeepfm import XDeepFM, XDeepFMConfig
 
 MODELS: dict[str, tuple[type[Ranker], type[Strict]]] = {
+    "afn": (AFN, AFNConfig),
+    "autoint": (AutoInt, AutoIntConfig),
+    "bst": (BST, BSTConfig),
     "dcnv2": (DCNv2, DCNv2Config),
     "deepfm": (DeepFM, DeepFMConfig),
+    "dien": (DIEN, DIENConfig),
+    "din": (DIN, DINConfig),
     "dlrm": (DLRM, DLRMConfig),
+    "dmin": (DMIN, DMINConfig),
+    "dmr": (DMR, DMRConfig),
     "dnn": (DNN, DNNConfig),
+    "finalmlp": (FinalMLP, FinalMLPConfig),
     "fm": (FM, FMConfig),
     "fmfm": (FmFM, FmFMConfig),
-    "finalmlp": (FinalMLP, FinalMLPConfig),
+    "masknet": (MaskNet, MaskNetConfig),
     "wukong": (Wukong, WukongConfig),
     "xdeepfm": (XDeepFM, XDeepFMConfig),
 }

@@ -17,6 +17,13 @@ from recfm.history.tap import Tap
 from recfm.models.ranker import Ranker
 
 
+def auxiliary_loss(model: nn.Module) -> Tensor | float:
+    """What a model adds to its own loss in this step, already weighted: 0 where it has no `auxiliary_loss()`."""
+    ask = getattr(model, "auxiliary_loss", None)
+    found: Tensor | None = ask() if ask is not None else None
+    return 0.0 if found is None else found
+
+
 class Objective(nn.Module):
     """Maps a batch to a scalar loss and owns the model that is evaluated and served, as `model`.
 
@@ -31,7 +38,7 @@ class Objective(nn.Module):
 
 
 class LabelLoss(Objective):
-    """Binary cross-entropy on the label."""
+    """Binary cross-entropy on the label, and the model's auxiliary loss where it has one."""
 
     def forward(self, batch: Batch) -> Tensor:
         logits = self.model(batch)
@@ -40,7 +47,8 @@ class LabelLoss(Objective):
                 f"the model gave a tensor of shape {list(logits.shape)} for {len(batch)} rows: it must give one "
                 "logit per row, [B]; a module that gives a loss must be a recfm.train.losses.Objective"
             )
-        return functional.binary_cross_entropy_with_logits(logits, batch.label)
+        on_label = functional.binary_cross_entropy_with_logits(logits, batch.label)
+        return on_label + auxiliary_loss(self.model)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -95,7 +103,7 @@ class DistilledLoss(Objective):
         soft_label = (self.config.label_scale * batch.teacher).clamp(max=1.0)
         on_label = functional.binary_cross_entropy_with_logits(served, batch.label)
         on_teacher = functional.binary_cross_entropy_with_logits(distilled, soft_label)
-        return on_label + self.config.weight * on_teacher
+        return on_label + auxiliary_loss(self.model) + self.config.weight * on_teacher
 
 
 class FoundationLoss(Objective):
@@ -107,4 +115,4 @@ class FoundationLoss(Objective):
 
     def forward(self, batch: Batch) -> Tensor:
         on_label = functional.binary_cross_entropy_with_logits(self.model(batch), batch.label)
-        return on_label + self.autoencoder.loss(self.tap.activations())
+        return on_label + auxiliary_loss(self.model) + self.autoencoder.loss(self.tap.activations())

@@ -108,7 +108,7 @@ class Checkpoints:
         return sorted(self.folder.glob("step-" + "[0-9]" * 10))
 
     def _prune(self, keep: set[str | None]) -> None:
-        left = [path for path in self.folder.glob(".step-*.tmp")]  # of a killed process: the folder is locked
+        left = list(self.folder.glob(".step-*.tmp"))  # of a killed process: the folder is locked
         for path in [*self._steps(), *left]:
             if path.name not in keep:
                 shutil.rmtree(path, ignore_errors=True)

@@ -10,9 +10,8 @@ Each process trains on its shard, gradients are averaged (DistributedDataParalle
 exactly. The first process writes checkpoints and logs; all of them read a checkpoint, so the folder must be shared.
 """
 
-import contextlib
+import atexit
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,9 +93,8 @@ class World:
             )
 
 
-@contextlib.contextmanager
-def joined(device: str) -> Iterator[World]:
-    """The processes that torchrun started: an existing process group, or one that lives as long as this context.
+def join(device: str) -> World:
+    """The processes that torchrun started: an existing process group, or one that later fits use too.
 
     Args:
         device: "cuda" stands for the GPU of the local rank.
@@ -106,17 +104,20 @@ def joined(device: str) -> Iterator[World]:
     """
     rank, size = _place()
     place = torch.device(device)
-    if place.type == "cuda" and place.index is None and size > 1:
+    if device == "cuda" and size > 1:
         place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)))
         torch.cuda.set_device(place)
-    ours = size > 1 and not distributed.is_initialized()
-    if ours:
+    if size > 1 and not distributed.is_initialized():
         distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
-    try:
-        yield World(rank, size, place)
-    finally:
-        if ours:
-            distributed.destroy_process_group()
+        atexit.register(
+            _leave
+        )  # not after each fit: a group cannot be joined again while others still leave it
+    return World(rank, size, place)
+
+
+def _leave() -> None:
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _place() -> tuple[int, int]:

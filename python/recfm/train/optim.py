@@ -27,7 +27,8 @@ def build_optimizers(module: nn.Module, config: TrainConfig) -> list[Optimizer]:
         config: Rates and penalties.
     """
     tables = {id(parameter) for parameter in embedding_parameters(module)}
-    embedding, network = [], []
+    embedding: list[nn.Parameter] = []
+    network: list[nn.Parameter] = []
     for parameter in module.parameters():
         if parameter.requires_grad:
             (embedding if id(parameter) in tables else network).append(parameter)
@@ -78,14 +79,14 @@ class Schedule:
     """
 
     def __init__(self, optimizers: Sequence[Optimizer], config: TrainConfig, total: int) -> None:
-        self._config, self._total = config, total
-        self._groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        self._optimizers, self._config, self._total = optimizers, config, total
         self._decays = 0
 
     def set(self, step: int) -> float:
         """Sets the rates for a step (from 0) and returns that of a group with the config's base rate."""
-        for group in self._groups:
-            group["lr"] = self._rate(group.get("base_lr", self._config.learning_rate), step)
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:  # loading a state replaces the groups
+                group["lr"] = self._rate(group.get("base_lr", self._config.learning_rate), step)
         return self._rate(self._config.learning_rate, step)
 
     def stalled(self) -> None:

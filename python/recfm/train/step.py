@@ -66,7 +66,7 @@ class Step:
             self._check_ids(batch)
         try:
             with autocast(self._world.device.type, self._config.precision):
-                return self._forward(batch)
+                loss = self._forward(batch)
         except IndexError as error:
             raise DataError(self._beyond_a_table(batch, error)) from None
         except Exception as error:
@@ -76,12 +76,18 @@ class Step:
                     f"compile is true, but torch.compile failed ({why}): set compile = false"
                 ) from error
             raise
+        if loss.ndim:
+            raise ConfigError(
+                f"{type(self._objective).__name__} gave a loss of shape {list(loss.shape)}: an objective must give "
+                "one number, such as the mean over the rows"
+            )
+        return loss
 
     def update(self, loss: Tensor) -> None:
         """Backward pass and one step of every optimiser."""
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        torch.autograd.backward(self.scaler.scale(loss))
         if self._l2 or self._config.clip_norm:
             for optimizer in self._optimizers:
                 self.scaler.unscale_(optimizer)

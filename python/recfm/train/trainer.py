@@ -17,7 +17,7 @@ from recfm.storage import CHECKPOINT, locked
 from recfm.train.callbacks import Callback, JsonLines
 from recfm.train.checkpoint import Checkpoints
 from recfm.train.config import TrainConfig
-from recfm.train.distributed import joined
+from recfm.train.distributed import join
 from recfm.train.losses import LabelLoss, Objective
 from recfm.train.metrics import Metrics
 from recfm.train.run import Fit, OnBatch, Run
@@ -85,7 +85,8 @@ class Trainer:
         if resume and self.folder is None:
             raise ConfigError("resume needs the folder of the run: Trainer(config, folder=...)")
         callbacks = ((JsonLines(),) if self.folder else ()) + self.callbacks
-        with joined(self.config.device) as world, contextlib.ExitStack() as stack:
+        world = join(self.config.device)
+        with contextlib.ExitStack() as stack:
             if self.folder and world.first:
                 _make(self.folder)
                 stack.enter_context(locked(self.folder, CHECKPOINT))

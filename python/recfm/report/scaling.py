@@ -2,10 +2,10 @@
 
     NE(C) = a + b * (C / C0)^-c       C: training FLOPs per example, C0: the geometric mean of the C seen
 
-`a` is what no compute removes. Where the runs do not identify it (fewer than four sizes, no better by Akaike's corrected
-criterion, an interval of `a` that reaches 0, or an exponent at the edge of the grid) the pure power law a = 0 is fitted
-instead. For each c of a grid, a and b are a linear least-squares problem; the interval is a bootstrap over the residuals of the single runs, so it
-holds the spread over seeds and the misfit of the law, and works with one seed too.
+`a` is what no compute removes. Where the runs do not identify it (fewer than four sizes, no better by Akaike's
+corrected criterion, an interval of `a` that reaches 0, or an exponent at the edge of the grid) the pure power law a = 0
+is fitted instead. For each c of a grid, a and b are a linear least-squares problem; the interval is a bootstrap over
+the residuals of the single runs, so it holds the spread over seeds and the misfit of the law, and works with one seed.
 """
 
 import itertools

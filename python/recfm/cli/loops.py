@@ -1,15 +1,8 @@
-"""The `recfm` command: demo, loop, encode, reproduce, doctor.
+"""`recfm demo`, `loop` and `reproduce`: LoopFM from events to report."""
 
-Results go to stdout, progress and errors to stderr. With `--json` the last line of stdout is one JSON object.
-Exit codes: 0 done, 1 a recfm error (its message says what to do), 2 a bad command line, 130 interrupted.
-"""
-
-import datetime
-import json
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from contextvars import ContextVar
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,22 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
+from recfm.cli.common import Json, Out, arguments, default_folder, print_json, stdout_console, without_folder
+from recfm.cli.sweeps import data_folder, run_sweep
 from recfm.config import Strict, parse, read_toml
-from recfm.errors import ConfigError, RecfmError, SchemaError
+from recfm.errors import ConfigError, SchemaError
 
 if TYPE_CHECKING:  # torch takes seconds to import; `recfm --help` must not
     import polars as pl
 
     from recfm.loop import LoopConfig
     from recfm.schema import Schema
-
-_arguments: ContextVar[tuple[str, ...]] = ContextVar("arguments", default=())
-"""What the command was called with, for the report."""
-
-Json = Annotated[bool, tyro.conf.arg(help="Print the result as one JSON object in the last line.")]
-Out = Annotated[
-    Path | None, tyro.conf.arg(help="Folder for log and report; by default a new one under runs/.")
-]
 
 
 def demo(*, data: Path | None = None, seed: int = 0, out: Out = None, json: Json = False) -> None:
@@ -50,31 +37,62 @@ def demo(*, data: Path | None = None, seed: int = 0, out: Out = None, json: Json
 
 
 def reproduce(
-    name: Annotated[Literal["ml-1m"], tyro.conf.Positional],
+    name: Annotated[Literal["ml-1m", "frappe", "scaling"], tyro.conf.Positional],
     *,
     data: Path | None = None,
-    seed: int = 0,
-    seeds: int = 5,
+    seed: int | None = None,
+    seeds: int | None = None,
     out: Out = None,
     resume: bool = False,
     json: Json = False,
 ) -> None:
     """The committed results again: all rows and controls, several seeds, mean and standard deviation.
 
+    "frappe" and "scaling" are sweeps: they always go on where they were stopped.
+
     Args:
-        name: Which result.
-        data: Folder that holds the data set; fetched if left out.
-        seed: The first seed.
-        seeds: How many seeds.
+        name: Which result: LoopFM on ml-1m, the benchmark on Frappe_x1, or the scaling laws (the synthetic log and,
+            with --data, MovieLens 1M).
+        data: Folder that holds the data set; MovieLens is fetched if left out.
+        seed: The first seed; by default 0, or the sweep's own.
+        seeds: How many seeds; by default 5, or the sweep's own.
         out: Folder for logs and report.
         resume: Keep the seeds that --out holds already and run only the others.
         json: Print the result as JSON.
     """
+    if name != "ml-1m":
+        _reproduce_sweeps(name, data, seed, seeds, out, as_json=json)
+        return
     from recfm import presets
 
+    first = seed or 0
     _movielens(
-        data or name, presets.ml_1m(), range(seed, seed + seeds), out, name, resume=resume, as_json=json
+        data or name,
+        presets.ml_1m(),
+        range(first, first + (5 if seeds is None else seeds)),
+        out,
+        name,
+        resume=resume,
+        as_json=json,
     )
+
+
+def _reproduce_sweeps(
+    name: str, data: Path | None, seed: int | None, seeds: int | None, out: Path | None, *, as_json: bool
+) -> None:
+    overrides = []
+    if seed is not None or seeds is not None:
+        first = seed or 0
+        overrides.append(f"seeds={list(range(first, first + (5 if seeds is None else seeds)))}")
+    where = out or Path("runs") / name
+    if name == "frappe":
+        if data is None:
+            raise ConfigError("Frappe cannot be fetched: give the folder of its files with --data")
+        run_sweep("frappe", (*overrides, data_folder(data)), where, as_json=as_json)
+        return
+    run_sweep("scaling-synthetic", tuple(overrides), where / "synthetic", as_json=as_json)
+    if data is not None:
+        run_sweep("scaling-ml-1m", (*overrides, data_folder(data)), where / "ml-1m", as_json=as_json)
 
 
 def loop(
@@ -135,62 +153,6 @@ class LoopFile(Strict):
     seeds: tuple[int, ...] = (0,)
 
 
-def encode(
-    events: Annotated[str, tyro.conf.Positional],
-    *,
-    schema: Path,
-    out: Path,
-    train: str | None = None,
-    memory: str = "2GiB",
-    json: Json = False,
-) -> None:
-    """An event table of any size as ids on disk: streamed, within a memory budget, ready for batches.
-
-    Args:
-        events: Parquet file, folder of them or glob.
-        schema: TOML file with a [schema] section, as for `recfm loop`.
-        out: The folder to make; must not exist yet.
-        train: Parquet of the training rows, to learn vocabularies and statistics from; by default all events,
-            which lets counts of later periods decide the ids.
-        memory: What reading, counting and encoding may take.
-        json: Print the result as JSON.
-    """
-    from recfm.data.encode import Encoder
-    from recfm.new_folder import refuse_existing
-    from recfm.progress import rows_bar
-    from recfm.schema import Schema
-
-    refuse_existing(out)  # before minutes of fitting
-    sections = read_toml(schema)
-    columns = parse(Schema, sections.get("schema", sections), what=str(schema), error=SchemaError)
-    with rows_bar(Console(stderr=True)) as on_rows:
-        encoder = Encoder(columns).fit(train or events, memory=memory, on_rows=on_rows)
-        folder = encoder.encode(events, out, memory=memory, on_rows=on_rows)
-    sizes = {column.name: column.rows for column in (*folder.layout.categorical, *folder.layout.tokens)}
-    if json:
-        _print_json({"folder": str(out), "rows": len(folder), "bytes": folder.nbytes, "table_rows": sizes})
-    else:
-        console = Console(width=None if sys.stdout.isatty() else 110)
-        for name, rows in sizes.items():
-            console.print(f"{name}: {rows:,} embedding rows", markup=False)
-        console.print(f"{out}: {len(folder):,} events, {folder.nbytes / 2**20:,.1f} MiB", markup=False)
-
-
-def doctor(*, json: Json = False) -> None:
-    """What recfm found on this machine: versions, threads, GPU, and what is missing.
-
-    Args:
-        json: Print the result as JSON.
-    """
-    from recfm import doctor as checks
-
-    found = checks.examine()
-    if json:
-        _print_json(found)
-    else:
-        Console().print(checks.table(found))
-
-
 def _movielens(
     where: str | Path,
     config: "LoopConfig",
@@ -239,8 +201,7 @@ def _run(
 
     if resume and out is None:
         raise ConfigError("--resume needs --out, the folder of the run to go on with")
-    stamp = datetime.datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
-    folder = out or Path("runs") / f"{label}-{stamp}"
+    folder = out or default_folder(label)
     with BarProgress(STAGES_PER_SEED * len(seeds), Console(stderr=True)) as progress:
         document = run_experiment(
             events,
@@ -251,57 +212,16 @@ def _run(
             title=f"LoopFM on {name}",
             dataset=name,
             source=source,
-            command=shlex.join(["recfm", *map(_without_folder, _arguments.get())]),
+            command=shlex.join(["recfm", *map(without_folder, arguments.get())]),
             resume=resume,
             progress=progress,
         )
     if not as_json or sys.stdout.isatty():
-        console = Console(width=None if sys.stdout.isatty() else 110)
+        console = stdout_console()
         console.print(report.table(document))
         for note in document["notes"]:
             console.print(f"- {note}", markup=False)
         console.print(f"report: {folder / 'report.html'}", markup=False, soft_wrap=True)
     if as_json:
         rows = document["rows"]
-        _print_json({"protocol": document["protocol"], "rows": rows, "report": str(folder / "report.json")})
-
-
-def _without_folder(argument: str) -> str:
-    """Reports are shown to others: an absolute path is cut to its last part."""
-    return Path(argument).name if Path(argument).is_absolute() else argument
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(value) + "\n")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of the `recfm` command; returns the exit code."""
-    arguments = tuple(sys.argv[1:] if arguments is None else arguments)
-    _arguments.set(arguments)
-    commands: dict[str, Callable[..., Any]] = {
-        "demo": demo,
-        "loop": loop,
-        "encode": encode,
-        "reproduce": reproduce,
-        "doctor": doctor,
-    }
-    try:
-        tyro.extras.subcommand_cli_from_dict(
-            commands,
-            prog="recfm",
-            description="Train big, serve small, keep what was learned.",
-            args=arguments,
-        )
-    except RecfmError as error:
-        Console(stderr=True).print(f"[bold red]{type(error).__name__}:[/] ", end="")
-        sys.stderr.write(f"{error}\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; what was written so far is kept\n")
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        print_json({"protocol": document["protocol"], "rows": rows, "report": str(folder / "report.json")})

@@ -168,7 +168,8 @@ def test_reproduce_runs_as_many_seeds_as_asked_for(tmp_path, capsys):
 HELP = """
 import sys
 from recfm.cli import main
-for command in ([], ["loop"], ["demo"], ["reproduce"], ["doctor"]):
+commands = ("demo", "loop", "encode", "train", "evaluate", "predict", "sweep", "reproduce", "doctor")
+for command in ([], *([name] for name in commands)):
     try:
         main([*command, "--help"])
     except SystemExit as stopped:

@@ -3,8 +3,8 @@
 import pytest
 
 from recfm.errors import ConfigError, DataError, SchemaError
-from recfm.models import dnn, zoo
-from recfm.models.dnn import DNNConfig
+from recfm.models import wukong, zoo
+from recfm.models.wukong import WukongConfig
 from recfm.sweep import Sweep
 from recfm.sweep.plan import find_file, read_sweep, settings_of, shipped
 from sweep_helpers import HEAD, RUNS, SYNTHETIC, sweep_file
@@ -44,16 +44,14 @@ def test_a_run_overrides_the_file_and_the_grid_overrides_the_run(tmp_path):
     assert found.label == "mine train.patience=3"
 
 
-def test_presets_can_be_named_varied_and_changed(tmp_path, monkeypatch):
-    known = {"s": DNNConfig(dim=2, hidden=(5,)), "m": DNNConfig(dim=4, hidden=(6, 6))}
-    monkeypatch.setattr(dnn, "PRESETS", known, raising=False)
-    (found,) = settings(tmp_path, run('preset = "m"\nsettings = { dim = 9 }'))
-    assert found.config == DNNConfig(dim=9, hidden=(6, 6))
-    assert found.label == "dnn-m"
-    both = settings(tmp_path, run('grid = { preset = ["s", "m"] }'))
-    assert [s.config for s in both] == list(known.values())
-    with pytest.raises(ConfigError, match="model dnn has no preset 'xl': use one of s, m"):
-        settings(tmp_path, run('preset = "xl"'))
+def test_presets_can_be_named_varied_and_changed(tmp_path):
+    (found,) = settings(tmp_path, run('preset = "m"\nsettings = { dim = 9 }', model="wukong"))
+    assert found.config == WukongConfig(dim=9, **wukong.PRESETS["m"])
+    assert found.label == "wukong-m"
+    both = settings(tmp_path, run('grid = { preset = ["xs", "criteo"] }', model="wukong"))
+    assert [s.config for s in both] == [WukongConfig(**wukong.PRESETS[name]) for name in ("xs", "criteo")]
+    with pytest.raises(ConfigError, match="model wukong has no preset 'xxl': use one of xs, s, m"):
+        settings(tmp_path, run('preset = "xxl"', model="wukong"))
     with pytest.raises(ConfigError, match="model deepfm has no preset 'xl': it has none"):
         zoo.preset("deepfm", "xl")
 

@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from recfm.history.log import EmbeddingLog
     from recfm.history.tap import Tap
     from recfm.loop import LoopConfig
+    from recfm.models.count import count
     from recfm.models.deepfm import DeepFM
     from recfm.models.dnn import DNN
     from recfm.models.wukong import Wukong
+    from recfm.models.zoo import build_model
+    from recfm.train.config import TrainConfig
     from recfm.train.trainer import Trainer
 
 _LAZY = {
@@ -34,7 +37,10 @@ _LAZY = {
     "DNN": "recfm.models.dnn",
     "DeepFM": "recfm.models.deepfm",
     "Wukong": "recfm.models.wukong",
+    "build_model": "recfm.models.zoo",
+    "count": "recfm.models.count",
     "Trainer": "recfm.train.trainer",
+    "TrainConfig": "recfm.train.config",
     "LoopConfig": "recfm.loop",
     "run_experiment": "recfm.experiment",
     "from_fuxictr": "recfm.fuxictr",
@@ -43,7 +49,7 @@ _LAZY = {
 __all__ = [
     "Schema", "Categorical", "Numeric", "Tokens", "History",
     "Encoder", "Batches", "Loader", "HistoryIndex", "EmbeddingLog", "Tap",
-    "Wukong", "DNN", "DeepFM", "Trainer",
+    "build_model", "Wukong", "DNN", "DeepFM", "count", "Trainer", "TrainConfig",
     "LoopConfig", "run_experiment", "from_fuxictr",
     "RecfmError",
 ]  # fmt: skip

@@ -222,7 +222,7 @@ class _Saved:
 
 def _setting(file: TrainFile) -> Setting:
     name, chosen = file.model.name, file.model.preset
-    base = dataclasses.asdict(preset(name, chosen)) if chosen else {}
+    base = preset(name, chosen) if chosen else {}
     return Setting(
         label=name,
         family=name,

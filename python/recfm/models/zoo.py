@@ -1,6 +1,5 @@
 """Every ranking model by name, for config files and sweeps."""
 
-import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -90,22 +89,17 @@ def build_model(
     return build(layout, config, viewer=viewer, sequences=sequences, history=history)
 
 
-def preset(model: str, name: str) -> Any:
-    """A named config of a model: an entry of `PRESETS` in the model's module.
+def preset(model: str, name: str) -> dict[str, Any]:
+    """Named settings of a model, as `build_model` takes them: an entry of `PRESETS` in the model's module.
 
     Raises:
         ConfigError: There is no such model, or it has no preset of that name.
     """
-    known: Mapping[str, Any] = getattr(sys.modules[_entry(model)[0].__module__], "PRESETS", {})
+    known: Mapping[str, dict[str, Any]] = getattr(sys.modules[_entry(model)[0].__module__], "PRESETS", {})
     if name not in known:
         have = f"use one of {', '.join(known)}" if known else "it has none, so give `settings`"
         raise ConfigError(f"model {model} has no preset '{name}': {have}")
-    return known[name]
-
-
-def settings_of(config: Any) -> dict[str, Any]:
-    """A config dataclass as plain values, which `model_config` reads back equal."""
-    return dataclasses.asdict(config)
+    return dict(known[name])
 
 
 def _entry(name: str) -> tuple[type[Ranker], type[Strict]]:

@@ -198,7 +198,7 @@ def _expanded(entry: RunEntry, sweep: SweepFile, *, where: str) -> Iterator[Sett
             return {**getattr(sweep, section), **getattr(entry, section), **varied[section]}
 
         chosen = values.get("preset", entry.preset)
-        base = dataclasses.asdict(preset(entry.model, chosen)) if chosen else {}
+        base = preset(entry.model, chosen) if chosen else {}
         suffix = " ".join(f"{key.removeprefix('settings.')}={_short(value)}" for key, value in values.items())
         label = entry.label or (f"{entry.model}-{entry.preset}" if entry.preset else entry.model)
         yield Setting(

@@ -40,7 +40,7 @@ def examine() -> dict[str, Any]:
 
         from recfm.experiment import machine
 
-        found = machine()
+        found = machine() | {"vectors": torch.backends.cpu.get_cpu_capability()}
         gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
     except (ImportError, OSError) as error:
         problems.append(f"recfm cannot be imported whole ({error}): reinstall it with its dependencies")

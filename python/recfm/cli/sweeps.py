@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from recfm.cli.common import Json, Out, Set, arguments, print_json, stdout_console, without_folder
+from recfm.cli.common import Json, Set, arguments, print_json, stdout_console, without_folder
 
 
 def sweep(
@@ -17,7 +17,7 @@ def sweep(
     *,
     set: Set = (),
     data: Path | None = None,
-    out: Out = None,
+    out: Path | None = None,
     workers: int = 1,
     retry_failed: bool = False,
     dry_run: bool = False,

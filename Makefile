@@ -16,13 +16,15 @@ THEMES := $(patsubst benches/bench_%.py,%,$(wildcard benches/bench_*.py))
 TODAY := $(shell date +%Y-%m-%d)
 DATA ?=
 SEEDS ?= 5
+# Sweeps have seeds of their own, unless some are asked for.
+SEEDS_GIVEN = $(if $(filter-out file undefined,$(origin SEEDS)),--seeds $(SEEDS))
 FUZZ_SECONDS ?= 120
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-rust test-python lint format bench kill reproduce reproduce-ml1m doctor clean
+.PHONY: help setup demo test test-rust test-python lint format bench kill reproduce reproduce-ml1m reproduce-frappe reproduce-scaling doctor clean
 
 help: ## Show what each target does
-	@grep -E '^[a-z0-9%-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+	@grep -E '^[a-z0-9%-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 $(DEPS): pyproject.toml
 	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust (rustup) first"; exit 1; }
@@ -71,7 +73,7 @@ bench: ## Every bench: Rust alone (criterion), then each theme against its peers
 	cargo bench
 	@for theme in $(THEMES); do $(MAKE) --no-print-directory bench-$$theme || exit 1; done
 
-bench-%: $(CORE) $(BENCH_DEPS) ## One theme against its peers: history, hash, batch, metrics, scale; QUICK=1 for a minute
+bench-%: $(CORE) $(BENCH_DEPS) ## One theme against its peers: batch, embedding, hash, history, metrics, scale, train; QUICK=1 for a minute
 	POLARS_MAX_THREADS=2 RECFM_NUM_THREADS=2 $(PY) benches/bench_$*.py
 
 $(BENCH_DEPS): $(DEPS)
@@ -88,13 +90,27 @@ kill: $(CORE) ## Kill 200 processes that encode and 200 that append, at random m
 fuzz-%: ## Fuzz a target for FUZZ_SECONDS: states, tables, arrow, parts (needs cargo-fuzz)
 	cd fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run $* -- -max_total_time=$(FUZZ_SECONDS) -timeout=10
 
-reproduce: reproduce-ml1m ## Every committed result again
+reproduce: reproduce-ml1m reproduce-scaling ## The results on MovieLens 1M (DATA=folder) and the synthetic log; Frappe has a target of its own
 
 reproduce-ml1m: $(CORE) ## The README's table: SEEDS=5, DATA=folder of ml-1m; about an hour, resumes if interrupted
 	@mkdir -p benches/results
 	$(PY) -m recfm.cli reproduce ml-1m $(if $(DATA),--data $(DATA)) --seeds $(SEEDS) --out runs/ml-1m_$(TODAY) --resume
 	cp runs/ml-1m_$(TODAY)/report.json benches/results/loopfm-ml-1m_$(TODAY).json
 	cp runs/ml-1m_$(TODAY)/report.png benches/results/loopfm-ml-1m_$(TODAY).png
+
+reproduce-frappe: $(CORE) ## The benchmark on Frappe_x1, five seeds: DATA=folder of its files; goes on if interrupted
+	@test -n "$(DATA)" || { echo "Frappe cannot be fetched: make reproduce-frappe DATA=FOLDER"; exit 1; }
+	@mkdir -p benches/results
+	$(PY) -m recfm.cli reproduce frappe --data $(DATA) $(SEEDS_GIVEN) --out runs/frappe
+	cp runs/frappe/results.json benches/results/frappe_$(TODAY).json
+	cp runs/frappe/table.md benches/results/frappe_$(TODAY).md
+
+reproduce-scaling: $(CORE) ## The scaling laws: the synthetic log and, with DATA=folder of ml-1m, MovieLens 1M; goes on too
+	@mkdir -p benches/results
+	$(PY) -m recfm.cli reproduce scaling $(if $(DATA),--data $(DATA)) $(SEEDS_GIVEN) --out runs/scaling
+	@for name in synthetic $(if $(DATA),ml-1m); do \
+	  cp runs/scaling/$$name/results.json benches/results/scaling-$${name}_$(TODAY).json; \
+	  cp runs/scaling/$$name/scaling.png benches/results/scaling-$${name}_$(TODAY).png; done
 
 doctor: $(CORE) ## What recfm finds on this machine
 	$(PY) -m recfm.cli doctor

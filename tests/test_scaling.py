@@ -117,6 +117,11 @@ def test_a_flat_step_is_named():
     assert any("no bend among these sizes" in sentence for sentence in straight)
 
 
+def test_settings_of_one_size_count_once():
+    found = scaling.analyse(runs([0.8, 0.7, 0.7], flops=[1e6, 2e6, 2e6]))
+    assert "wukong: 2 sizes are too few for a power law." in scaling.sentences(found)
+
+
 def test_failed_runs_and_single_sizes_make_no_law():
     one = runs([0.8], flops=[1e6])
     assert scaling.analyse(one) is None

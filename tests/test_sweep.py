@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from recfm.errors import ConfigError
+from recfm.errors import ConfigError, SchemaError
 from recfm.sweep import Sweep, engine, job, summary
 from recfm.sweep.folder import SweepFolder
 from sweep_helpers import HEAD, SYNTHETIC, sweep_file
@@ -237,6 +237,12 @@ def test_a_dry_run_says_what_it_would_compute(tmp_path):
     costs = Sweep.open(sweep_file(tmp_path)).costs()
     assert costs[0]["training_flops_at_most"] == 6 * (8 * 4 + 4) * 2400 * 2
     assert costs[1]["parameters"]["dense"] == 8 * 8 + 8 + 8 + 1
+
+
+def test_a_dry_run_names_the_setting_that_does_not_fit_the_data(tmp_path):
+    path = sweep_file(tmp_path, runs='[[runs]]\nmodel = "din"\nlabel = "D"')
+    with pytest.raises(SchemaError, match=r"^D: DIN reads a user's past events"):
+        Sweep.open(path).costs()
 
 
 @pytest.mark.parametrize("workers", [0, -1])

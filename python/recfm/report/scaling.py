@@ -255,7 +255,8 @@ def _about(family: dict[str, Any], period: str) -> list[str]:
         return []
     out = []
     if law is None:
-        out.append(f"{name}: {len(points)} sizes are too few for a power law.")
+        sizes = len({point["flops"] for point in points})
+        out.append(f"{name}: {sizes} {'size is' if sizes == 1 else 'sizes are'} too few for a power law.")
     else:
         low, high = law["exponent_interval"]
         reference = f"(C / {law['reference'] / 1e6:.3g} MFLOP)^-{law['exponent']:.3g}"

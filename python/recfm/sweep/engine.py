@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from recfm import _core
-from recfm.errors import ConfigError
+from recfm.errors import ConfigError, RecfmError
 from recfm.experiment import machine
 from recfm.files import write_whole
 from recfm.progress import NoProgress, Progress
@@ -224,11 +224,18 @@ class Sweep:
         return notes + scaling.sentences(scaling.analyse(runs))
 
     def costs(self) -> list[dict[str, Any]]:
-        """Parameters and training FLOPs of every setting, nothing trained: what `--dry-run` prints."""
+        """Parameters and training FLOPs of every setting, nothing trained: what `--dry-run` prints.
+
+        Raises:
+            RecfmError: A model does not fit the data; the message begins with its label.
+        """
         train = len(self.data.rows["train"])
         out = []
         for setting in self.settings:
-            found = cost(make_model(self.data, setting, 0), self.data)
+            try:
+                found = cost(make_model(self.data, setting, 0), self.data)
+            except RecfmError as error:
+                raise type(error)(f"{setting.label}: {error}") from None
             flops = found["training_flops_per_example"] * train * setting.train.epochs * len(setting.seeds)
             out.append(
                 {

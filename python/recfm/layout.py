@@ -74,10 +74,6 @@ class Layout:
         """The features that a vertical model may read (`seen_by="both"`)."""
         return self._keep(lambda column: column.seen_by == "both")
 
-    def of_side(self, side: Side) -> "Layout":
-        """The features of the user, the item or the context."""
-        return self._keep(lambda column: column.side == side)
-
     def position(self, name: str) -> int:
         """Index of a categorical column in `ids [B, F]`.
 

@@ -51,11 +51,11 @@ class Step:
         self._forward: Callable[[Batch], Tensor] = torch.compile(wrapped) if config.compile else wrapped
         seen = model_layout(objective) or layout
         sequences = {
-            module.sequence
+            found
             for module in objective.modules()
-            if isinstance(getattr(module, "sequence", None), SequenceLayout)
+            if isinstance(found := getattr(module, "sequence", None), SequenceLayout)
         }
-        self._check_ids = IdCheck(seen, tuple(sequences)) if seen is not None else None  # type: ignore[arg-type]
+        self._check_ids = None if seen is None else IdCheck(seen, tuple(sequences))
 
     def loss(self, batch: Batch) -> Tensor:
         """The loss of a batch, a scalar.

@@ -1,6 +1,5 @@
 """Every ranking model by name, for config files and sweeps."""
 
-import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -91,7 +90,7 @@ def build_model(
 
 
 def preset(model: str, name: str) -> Any:
-    """A named config of a model: an entry of `PRESETS` in the model's module.
+    """A named config of a model: an entry of `PRESETS`, a dict of settings by name in the model's module.
 
     Raises:
         ConfigError: There is no such model, or it has no preset of that name.
@@ -100,12 +99,7 @@ def preset(model: str, name: str) -> Any:
     if name not in known:
         have = f"use one of {', '.join(known)}" if known else "it has none, so give `settings`"
         raise ConfigError(f"model {model} has no preset '{name}': {have}")
-    return known[name]
-
-
-def settings_of(config: Any) -> dict[str, Any]:
-    """A config dataclass as plain values, which `model_config` reads back equal."""
-    return dataclasses.asdict(config)
+    return model_config(model, known[name])
 
 
 def _entry(name: str) -> tuple[type[Ranker], type[Strict]]:

@@ -221,8 +221,10 @@ def test_unusable_settings_are_refused(wrong):
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_mixed_precision_trains_float32_weights_to_nearly_the_same_metrics(precision):
-    model, fit, _ = small_fit(**PLAIN | {"epochs": 4}, precision=precision)
-    _, exact, _ = small_fit(**PLAIN | {"epochs": 4})
+    # Without dropout: in float32 a kernel of ours draws the mask, under autocast torch does.
+    plain = PLAIN | {"epochs": 4}
+    model, fit, _ = small_fit(model=small_model(dropout=0.0), **plain, precision=precision)
+    _, exact, _ = small_fit(model=small_model(dropout=0.0), **plain)
     assert {tensor.dtype for tensor in model.parameters()} == {torch.float32}
     assert fit.curve[-1]["train_loss"] != exact.curve[-1]["train_loss"]
     assert fit.curve[-1]["train_loss"] == pytest.approx(exact.curve[-1]["train_loss"], abs=0.02)

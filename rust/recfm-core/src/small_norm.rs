@@ -40,11 +40,15 @@ pub fn backward(
             .map(|((x, grad_y), grad_x)| backward_block(x, gain, eps, grad_y, grad_x))
             .collect()
     })?;
-    let total = |of: fn(&(Vec<f32>, Vec<f32>)) -> &Vec<f32>| {
-        let column = |j| sums.iter().map(|sum| f64::from(of(sum)[j])).sum::<f64>() as f32;
-        (0..gain.len()).map(column).collect()
-    };
-    Ok((total(|sum| &sum.0), total(|sum| &sum.1)))
+    let mut total = vec![[0.0_f64; 2]; gain.len()];
+    for (of_gain, of_shift) in &sums {
+        for ((total, of_gain), of_shift) in total.iter_mut().zip(of_gain).zip(of_shift) {
+            total[0] += f64::from(*of_gain);
+            total[1] += f64::from(*of_shift);
+        }
+    }
+    let [of_gain, of_shift] = [0, 1].map(|i| total.iter().map(|sums| sums[i] as f32).collect());
+    Ok((of_gain, of_shift))
 }
 
 /// Rows into columns of lanes; lanes without a row are 0.

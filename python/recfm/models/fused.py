@@ -31,7 +31,7 @@ class HiddenBlock(nn.Sequential):
         norm, dropout = None, None
         if _runs(x) and x.dim() == 2 and len(x):
             norm, dropout = _known(rest)
-        if norm is None and dropout is None or norm is not None and not _ready(norm, x):
+        if (norm is None and dropout is None) or (norm is not None and not _ready(norm, x)):
             for module in rest:
                 x = module(x)
             return x

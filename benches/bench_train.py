@@ -2,7 +2,7 @@
 plain eager Wukong.
 
 Ours is `Trainer.fit` over `Batches`, as users train; each peer trains by its own trainer and loader (`train_peers`).
-A repeat is a fresh model on every side, trained EPOCHS (1) passes over all rows from weights drawn alike, the sides
+A repeat is a fresh model on every side, trained EPOCHS (2) passes over all rows from weights drawn alike, the sides
 taking turns in one process with THREADS (2) threads; the first SEEDS (3) repeats are scored by validation AUC.
 `train.<model>.matmul` sets an epoch's FLOPs over its time against the rate of a [batch, 400] x [400, 400] product in
 the same run; 1 is an epoch that is nothing but matmul.
@@ -23,8 +23,9 @@ from typing import Any
 
 import harness
 
-THREADS = os.environ.get("THREADS", "2")
-os.environ["RECFM_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = THREADS
+os.environ.setdefault("THREADS", "2")
+os.environ["RECFM_NUM_THREADS"] = os.environ["THREADS"]
+os.environ["OMP_NUM_THREADS"] = os.environ["THREADS"]
 
 import numpy as np
 import torch
@@ -43,7 +44,8 @@ from recfm.models.zoo import build_model
 from recfm.train.callbacks import Callback, FitStart, StepReport
 from recfm.train.trainer import TrainConfig, Trainer
 
-EPOCHS = int(os.environ.get("EPOCHS", "1"))
+THREADS = int(os.environ["THREADS"])
+EPOCHS = int(os.environ.get("EPOCHS", "1" if harness.QUICK else "2"))
 SEEDS = int(os.environ.get("SEEDS", "1" if harness.QUICK else "3"))
 REPEATS = 1 if harness.QUICK else harness.REPEATS
 SIZES = {
@@ -86,7 +88,7 @@ def tables() -> tuple[Table, Table, tuple[int, ...], str]:
         sizes = tuple(size + 2 for size in SIZES.values())
         return fewer(drawn(202_027)), fewer(drawn(57_722)), sizes, "drawn at random"
     data = frappe.load(folder)
-    parts = [data.train, data.valid]
+    parts = [part.collect() for part in (data.train, data.valid)]
     ids = [part.select(columns).to_numpy().astype(np.int64) for part in parts]
     known = [np.unique(np.concatenate([part[:, j] for part in ids])) for j in range(len(columns))]
     coded = [
@@ -287,10 +289,10 @@ def bf16(results: harness.Results, work: Work, train: Table) -> None:
 
 def main() -> None:
     """Every model in turn."""
-    torch.set_num_threads(int(THREADS))
+    torch.set_num_threads(THREADS)
     results = harness.Results("train")
     train, valid, rows, data = tables()
-    results.note(data=data, rows=len(train[1]), threads=int(THREADS), epochs=EPOCHS, repeats=REPEATS)
+    results.note(data=data, rows=len(train[1]), threads=THREADS, epochs=EPOCHS, repeats=REPEATS)
     for peer in sorted({peer for peers in PEERS.values() for peer in peers}):
         if not installed(peer):
             print(f"{peer} is not installed (extra `bench`): its lines are left out", file=sys.stderr)

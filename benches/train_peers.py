@@ -150,7 +150,7 @@ def deepctr_torch(work: Work, train: Table, seed: int) -> Side:
     return Side(model, fit, predict)
 
 
-def hidden_layers(inputs: int, widths: Iterable[int], out: int, rate: float, norm: bool) -> nn.Sequential:
+def hidden_layers(inputs: int, widths: Iterable[int], out: int, rate: float, *, norm: bool) -> nn.Sequential:
     """Plain torch modules."""
     layers: list[nn.Module] = []
     for width in widths:
@@ -177,7 +177,7 @@ class EagerLayer(nn.Module):
             sizes.fm_hidden,
             sizes.fm_rows * sizes.dim,
             sizes.fm_dropout,
-            sizes.batch_norm,
+            norm=sizes.batch_norm,
         )
         self.norm = nn.LayerNorm(sizes.dim)
 
@@ -200,7 +200,7 @@ class EagerWukong(nn.Module):
         out = sizes.fm_rows + sizes.linear_rows
         inputs = [len(rows)] + [out] * (sizes.layers - 1)
         self.layers = nn.Sequential(*(EagerLayer(n, sizes) for n in inputs))
-        self.top = hidden_layers(out * sizes.dim, sizes.hidden, 1, sizes.dropout, sizes.batch_norm)
+        self.top = hidden_layers(out * sizes.dim, sizes.hidden, 1, sizes.dropout, norm=sizes.batch_norm)
 
     def forward(self, ids: Tensor) -> Tensor:
         return self.top(self.layers(self.embedding(ids + self.starts)).flatten(1)).squeeze(1)

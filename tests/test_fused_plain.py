@@ -261,6 +261,16 @@ def test_compiled_and_functional_forms_are_plain_torch(calls: Calls) -> None:
     assert calls.count == 0
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_training_mode_without_gradients_moves_the_averages(mode: Callable[[], Any]) -> None:
+    ours, x = usual(), torch.randn(16, 5)
+    theirs = nn.Sequential(*copy.deepcopy(list(ours)))
+    with mode():
+        torch.testing.assert_close(ours(x), theirs(x))
+    for mine, other in zip(ours.buffers(), theirs.buffers(), strict=True):
+        torch.testing.assert_close(mine, other)
+
+
 def test_a_second_derivative_is_refused_in_words() -> None:
     for module, width in ((usual(), 5), (SmallLayerNorm(4), 4)):
         x = torch.randn(16, width, requires_grad=True)

@@ -29,7 +29,7 @@ class HiddenBlock(nn.Sequential):
         first, *rest = self
         x = first(x)
         norm, dropout = None, None
-        if _runs(x) and x.dim() == 2 and len(x):
+        if _runs(x) and x.dim() == 2 and x.numel():
             norm, dropout = _known(rest)
         if (norm is None and dropout is None) or (norm is not None and not _ready(norm, x)):
             for module in rest:

@@ -1,182 +1,164 @@
-"""One training epoch at the settings of Frappe_x1, beside torch-rechub, deepctr-torch and a plain eager Wukong.
+"""Training epochs at the settings of Frappe_x1 (recfm/sweeps/frappe.toml) beside torch-rechub, deepctr-torch and a
+plain eager Wukong.
 
-Batch 4096, float32, Adam 1e-3, L2 of 0.05 on whole embedding tables (its gradient is 0.05 * w for everyone), d = 10;
-ours clips the gradient's norm at 10, which the peers cannot. Every side trains from its own loader and takes turns
-in one process with the same threads. `train.<model>.matmul` sets a step's FLOPs over its time against the rate of a
-[4096, 400] x [400, 400] product in the same run; 1 is a step that is nothing but matmul.
+Ours is `Trainer.fit` over `Batches`, as users train; each peer trains by its own trainer and loader (`train_peers`).
+A repeat is a fresh model on every side, trained EPOCHS (2) passes over all rows from weights drawn alike, the sides
+taking turns in one process with THREADS (2) threads; the first SEEDS (3) repeats are scored by validation AUC. The
+peers' trainers cannot clip the gradient's norm, which lifts the AUC of the first epochs at these settings, so ours is
+scored without clipping too.
+`train.<model>.matmul` sets an epoch's FLOPs over its time against the rate of a [batch, 400] x [400, 400] product in
+the same run; 1 is an epoch that is nothing but matmul.
 
-Frappe is read from the folder FRAPPE (or ../shared/data/frappe: train_redrawn.parquet, valid.parquet); without it the
-rows are drawn at random with the same columns, and AUC means nothing.
+Frappe is read from the folder FRAPPE, a folder that `recfm.datasets` reads; without it rows are drawn with the same
+columns, and labels that follow an effect of each value.
 """
 
 import contextlib
 import os
 import statistics
+import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+import tomllib
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib import resources
 from typing import Any
 
 import harness
 
-os.environ.setdefault("RECFM_NUM_THREADS", "2")
-os.environ.setdefault("OMP_NUM_THREADS", os.environ["RECFM_NUM_THREADS"])
+os.environ.setdefault("THREADS", "2")
+os.environ["RECFM_NUM_THREADS"] = os.environ["THREADS"]
+os.environ["OMP_NUM_THREADS"] = os.environ["THREADS"]
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
-from torch import Tensor, nn
-from torch.nn import functional
-from torch.utils.data import DataLoader, TensorDataset
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+from train_peers import PEERS, Side, Table, Work, installed
 
 from recfm.data.batches import Batches
 from recfm.data.encode import Encoded
-from recfm.data.loader import Loader
+from recfm.datasets import frappe
 from recfm.layout import Column, Layout
-from recfm.models.zoo import MODELS, build_model
-from recfm.schema import Categorical, Schema
+from recfm.models.count import count
+from recfm.models.layers import initialise
+from recfm.models.zoo import build_model
+from recfm.train.callbacks import Callback, FitStart, StepReport
+from recfm.train.trainer import TrainConfig, Trainer
 
-THREADS = int(os.environ["RECFM_NUM_THREADS"])
-BATCH, DIM, L2, CLIP, RATE = 4096, 10, 0.05, 10.0, 1e-3
-COLUMNS = [
-    "user",
-    "item",
-    "daytime",
-    "weekday",
-    "isweekend",
-    "homework",
-    "cost",
-    "weather",
-    "country",
-    "city",
-]
-SIZES = (957, 4082, 7, 7, 2, 3, 2, 9, 80, 233)  # values of each column, where there is no data
-REPEATS = 1 if harness.QUICK else 3
-SETTINGS: dict[str, dict[str, Any]] = {
-    "dnn": {"dim": DIM, "hidden": (400,) * 3, "dropout": 0.2, "batch_norm": True},
-    "dcnv2": {"cross_layers": 4, "dim": DIM, "hidden": (400,) * 3, "dropout": 0.2, "batch_norm": True},
-    "wukong": {
-        "dim": DIM,
-        "layers": 3,
-        "fm_rows": 16,
-        "linear_rows": 16,
-        "rank": 8,
-        "fm_hidden": (256,),
-        "hidden": (400, 400),
-        "dropout": 0.2,
-    },
+THREADS = int(os.environ["THREADS"])
+EPOCHS = int(os.environ.get("EPOCHS", "1" if harness.QUICK else "2"))
+SEEDS = int(os.environ.get("SEEDS", "1" if harness.QUICK else "3"))
+REPEATS = 1 if harness.QUICK else harness.REPEATS
+SIZES = {
+    "user": 957,
+    "item": 4082,
+    "daytime": 7,
+    "weekday": 7,
+    "isweekend": 2,
+    "homework": 3,
+    "cost": 2,
+    "weather": 9,
+    "country": 80,
+    "city": 233,
 }
+"""Values of each column, where there is no data."""
+CLIPPED = ("wukong",)
+"""Models whose peer clips the gradient as ours does; the trainers of the others cannot."""
+UNCLIPPED = "ours without clipping"
+MATMUL = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
+LAYERS = ("_Hidden", "_SmallNorm", "norm", "threshold", "clamp_min", "bernoulli", "dropout", "aten::relu")
+OPTIMISER = ("_fused_adam", "_foreach", "Optimizer.", "clip_grad", "linalg_vector_norm")
+EMBEDDING = ("embedding", "index_select", "index_add", "_Lookup")
 KINDS = {
-    "matmul": ("aten::mm", "aten::addmm", "aten::bmm"),
-    "norm, activation and dropout": ("_Hidden", "_SmallNorm", "native_", "threshold", "clamp", "bernoulli"),
-    "optimiser, L2 and clip": ("_fused_adam", "_foreach", "linalg_vector_norm"),
-    "embedding": ("embedding", "index_select"),
+    "optimiser": OPTIMISER,
+    "matmul": MATMUL,
+    "norm, activation, dropout": LAYERS,
+    "embedding": EMBEDDING,
 }
-Table = tuple[NDArray[np.int32], NDArray[np.float32]]
 
 
-def tables() -> tuple[Table, Table, tuple[int, ...]]:
-    """Training and validation rows, ids from 2 up, and the rows of each column's embedding table."""
-    default = Path(__file__).resolve().parents[2] / "shared" / "data" / "frappe"
-    folder = Path(os.environ.get("FRAPPE", default))
-    if not (folder / "train_redrawn.parquet").exists():
-        rng, count = np.random.default_rng(0), 202_027
-        drawn = [
-            (
-                np.stack([rng.integers(2, size + 2, n) for size in SIZES], axis=1).astype(np.int32),
-                (rng.random(n) < 1 / 3).astype(np.float32),
-            )
-            for n in (count, count // 4)
-        ]
-        return _fewer(drawn[0]), _fewer(drawn[1]), tuple(size + 2 for size in SIZES)
-    import polars as pl
+def tables() -> tuple[Table, Table, tuple[int, ...], str]:
+    """Training and validation rows, the rows of each column's embedding table, and what they are."""
+    columns, folder = list(SIZES), os.environ.get("FRAPPE")
+    if folder is None:
+        rng = np.random.default_rng(0)
+        effects = [rng.normal(size=size) for size in SIZES.values()]
 
-    parts = [pl.read_parquet(folder / f"{name}.parquet") for name in ("train_redrawn", "valid")]
-    ids = [part.select(COLUMNS).to_numpy().astype(np.int64) for part in parts]
-    columns = [np.unique(np.concatenate([part[:, j] for part in ids])) for j in range(len(COLUMNS))]
-    coded = [np.stack([np.searchsorted(c, part[:, j]) + 2 for j, c in enumerate(columns)], 1) for part in ids]
+        def drawn(rows: int) -> Table:
+            picks = [(rng.random(rows) ** 2 * size).astype(np.int32) for size in SIZES.values()]
+            logit = sum(effect[pick] for effect, pick in zip(effects, picks, strict=True)) - 1
+            return np.stack(picks, axis=1) + np.int32(2), (logit > rng.logistic(size=rows)).astype(np.float32)
+
+        sizes = tuple(size + 2 for size in SIZES.values())
+        return fewer(drawn(202_027)), fewer(drawn(57_722)), sizes, "drawn at random"
+    data = frappe.load(folder)
+    parts = [part.collect() for part in (data.train, data.valid)]
+    ids = [part.select(columns).to_numpy().astype(np.int64) for part in parts]
+    known = [np.unique(np.concatenate([part[:, j] for part in ids])) for j in range(len(columns))]
+    coded = [
+        np.stack([np.searchsorted(values, part[:, j]) + 2 for j, values in enumerate(known)], axis=1)
+        for part in ids
+    ]
     train, valid = (
         (codes.astype(np.int32), part["label"].to_numpy().astype(np.float32))
         for codes, part in zip(coded, parts, strict=True)
     )
-    return _fewer(train), _fewer(valid), tuple(len(c) + 2 for c in columns)
+    return fewer(train), fewer(valid), tuple(len(values) + 2 for values in known), "Frappe_x1"
 
 
-def _fewer(table: Table) -> Table:
-    rows = 6 * BATCH if harness.QUICK else len(table[1])
+def fewer(table: Table) -> Table:
+    """A part of the rows where little time is given."""
+    rows = 4 * 4096 if harness.QUICK else len(table[1])
     return table[0][:rows], table[1][:rows]
 
 
-class Side:
-    """A model that trains an epoch at a time and predicts."""
-
-    def __init__(
-        self, model: nn.Module, epoch: Callable[[], None], predict: Callable[[Table], NDArray[np.float64]]
-    ) -> None:
-        self.model, self.epoch, self.predict = model, epoch, predict
-
-
-def step(model: nn.Module, tables: list[Tensor], optimizer: torch.optim.Optimizer, loss: Tensor) -> float:
-    """Backward, whole-table L2, clip and Adam, as the benchmark's protocol has them."""
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    torch._foreach_add_([t.grad for t in tables], [t.detach() for t in tables], alpha=L2)
-    nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-    optimizer.step()
-    return loss.item()
-
-
-def ours(name: str, train: Table, rows: tuple[int, ...], *, bf16: bool = False) -> tuple[Side, list[float]]:
-    """Our model from our loader, and the seconds that it waited for batches."""
-    torch.manual_seed(1)
-    layout = Layout(
-        categorical=tuple(Column(name=c, rows=n, side="context") for c, n in zip(COLUMNS, rows, strict=True)),
-        tokens=(),
-        numeric=(),
-    )
-    model = build_model(name, layout, SETTINGS[name])
-    weight: nn.Parameter = model.embedding.weight
-    nn.init.normal_(weight, std=1e-4 if name != "wukong" else 1e-2)
-    optimizer = torch.optim.Adam(model.parameters(), RATE, fused=True)
-    batches, epochs, waited = (
-        Batches(encoded(train, layout), batch_size=BATCH, seed=1),
-        iter(range(10**6)),
-        [0.0],
+def work_of(name: str, rows: tuple[int, ...]) -> Work:
+    """A model's entry in the sweep over Frappe."""
+    sweep = tomllib.loads((resources.files("recfm") / "sweeps" / "frappe.toml").read_text())
+    run = next(run for run in sweep["runs"] if run["model"] == name)
+    return Work(
+        name=name,
+        columns=list(SIZES),
+        rows=rows,
+        settings=run["settings"],
+        train=sweep["train"] | run.get("train", {}),
+        init=sweep["init"] | run.get("init", {}),
     )
 
-    def epoch() -> None:
-        model.train()
-        asked = time.perf_counter()
-        for batch in Loader(batches, start=(next(epochs), 0)):
-            waited[0] += time.perf_counter() - asked
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                logit = model(batch)
-            step(
-                model,
-                [weight],
-                optimizer,
-                functional.binary_cross_entropy_with_logits(logit.float(), batch.label),
-            )
-            asked = time.perf_counter()
 
-    def predict(table: Table) -> NDArray[np.float64]:
-        model.eval()
-        served = Batches(encoded(table, layout), batch_size=BATCH, shuffle=False)
-        with torch.inference_mode():
-            return torch.cat([model(batch) for batch in Loader(served)]).double().numpy()
+class LoaderWait(Callback):
+    """Seconds from the end of each step (or the start of the fit) to the next forward pass."""
 
-    return Side(model, epoch, predict), waited
+    def __init__(self, model: nn.Module) -> None:
+        self.seconds, self._since = 0.0, 0.0
+        model.register_forward_pre_hook(self._forward)
+
+    def _forward(self, *_: Any) -> None:
+        self.seconds += time.perf_counter() - self._since
+
+    def on_fit_start(self, start: FitStart) -> None:
+        self._since = time.perf_counter()
+
+    def on_step(self, report: StepReport) -> None:
+        self._since = time.perf_counter()
 
 
-def encoded(table: Table, layout: Layout) -> Encoded:
-    """The rows as our encoder would leave them."""
+def layout_of(work: Work) -> Layout:
+    """Ten categorical columns."""
+    sizes = zip(work.columns, work.rows, strict=True)
+    columns = tuple(Column(name=column, rows=rows, side="context") for column, rows in sizes)
+    return Layout(categorical=columns, tokens=(), numeric=())
+
+
+def batches_of(work: Work, table: Table, *, shuffle: bool, seed: int = 0) -> Batches:
+    """The rows as our encoder would leave them, in batches."""
     ids, label = table
-    features = tuple(Categorical(name=c, side="context") for c in COLUMNS)
     keys = np.zeros(len(label), np.int64)
-    return Encoded(
-        schema=Schema(user="u", item="i", time="t", label="l", features=features),
-        layout=layout,
+    encoded = Encoded(
+        schema=frappe.schema(),
+        layout=layout_of(work),
         ids=np.ascontiguousarray(ids),
         numeric=np.zeros((len(label), 0), np.float32),
         tokens={},
@@ -185,198 +167,50 @@ def encoded(table: Table, layout: Layout) -> Encoded:
         time=keys,
         label=label,
     )
+    return Batches(encoded, batch_size=work.batch_size, shuffle=shuffle, seed=seed)
 
 
-def torch_rechub(name: str, train: Table, rows: tuple[int, ...]) -> Side:
-    """Its trainer and its loader; it has no plain DNN, so that is its embedding layer under its MLP."""
-    from torch_rechub.basic.features import SparseFeature
-    from torch_rechub.basic.layers import MLP, EmbeddingLayer
-    from torch_rechub.models.ranking import DCNv2
-    from torch_rechub.trainers import CTRTrainer
-    from torch_rechub.utils.data import DataGenerator
+def ours(work: Work, train: Table, seed: int, precision: str = "fp32") -> tuple[Side, LoaderWait]:
+    """Our model under our trainer, without validation rows: every epoch is trained."""
+    torch.manual_seed(seed)
+    model = build_model(work.name, layout_of(work), work.settings)
+    initialise(model, **work.init)
+    wait = LoaderWait(model)
+    batches = batches_of(work, train, shuffle=True, seed=seed)
+    settings = work.train | {"schedule": "constant", "seed": seed, "precision": precision}
 
-    torch.manual_seed(1)
-    features = [SparseFeature(c, n, embed_dim=DIM) for c, n in zip(COLUMNS, rows, strict=True)]
-    widths = {"dims": [400] * 3, "dropout": 0.2}
+    def trainer(epochs: int) -> Trainer:
+        return Trainer(TrainConfig(**(settings | {"epochs": epochs})), callbacks=[wait])
 
-    class Plain(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.embedding, self.mlp = EmbeddingLayer(features), MLP(DIM * len(rows), **widths)
+    def predict(table: Table) -> Any:
+        return trainer(1).predict(model, batches_of(work, table, shuffle=False))
 
-        def forward(self, x: dict[str, Tensor]) -> Tensor:
-            return self.mlp(self.embedding(x, features, squeeze_dim=True)).squeeze(1).sigmoid()
-
-    model = Plain() if name == "dnn" else DCNv2(features, 4, widths, "parallel", use_low_rank_mixture=False)
-    l2 = {"embedding_l1": 0.0, "embedding_l2": L2 / 2, "dense_l1": 0.0, "dense_l2": 0.0}
-    adam = {"lr": RATE, "weight_decay": 0.0}
-    trainer = CTRTrainer(model, optimizer_params=adam, regularization_params=l2)
-    ids, label = train
-    by_name = {c: ids[:, j] for j, c in enumerate(COLUMNS)}
-    data = DataGenerator(by_name, label)
-    few = {c: v[:1] for c, v in by_name.items()}
-    loader, _, _ = data.generate_dataloader(
-        x_val=few, y_val=label[:1], x_test=few, y_test=label[:1], batch_size=BATCH
-    )
-
-    def predict(table: Table) -> NDArray[np.float64]:
-        model.eval()
-        x = {c: torch.from_numpy(table[0][:, j].copy()) for j, c in enumerate(COLUMNS)}
-        with torch.inference_mode():
-            return model(x).double().numpy()
-
-    return Side(model, lambda: trainer.train_one_epoch(loader), predict)
+    return Side(model, lambda epochs: trainer(epochs).fit(model, batches), predict), wait
 
 
-def deepctr_torch(name: str, train: Table, rows: tuple[int, ...]) -> Side:
-    """Its `fit`; WDL without a wide part is a DNN. It sums the loss over the batch, so L2 is scaled alike."""
-    from deepctr_torch.inputs import SparseFeat
-    from deepctr_torch.models import DCN, WDL
-
-    features = [SparseFeat(c, n, embedding_dim=DIM) for c, n in zip(COLUMNS, rows, strict=True)]
-    common: dict[str, Any] = {
-        "dnn_hidden_units": (400,) * 3,
-        "dnn_dropout": 0.2,
-        "dnn_use_bn": True,
-        "l2_reg_embedding": L2 / 2 * BATCH,
-        "l2_reg_linear": 0.0,
-        "seed": 1,
-    }
-    if name == "dnn":
-        model = WDL([], features, **common)
-    else:
-        model = DCN([], features, cross_num=4, cross_parameterization="matrix", l2_reg_cross=0.0, **common)
-    model.compile(torch.optim.Adam(model.parameters(), RATE), "binary_crossentropy")
-    model.history.epoch = []
-    columns = {c: train[0][:, j] for j, c in enumerate(COLUMNS)}
-
-    def predict(table: Table) -> NDArray[np.float64]:
-        return model.predict({c: table[0][:, j] for j, c in enumerate(COLUMNS)}, BATCH)[:, 0]
-
-    return Side(model, lambda: model.fit(columns, train[1], batch_size=BATCH, epochs=1, verbose=0), predict)
-
-
-class EagerLayer(nn.Module):
-    """A Wukong layer the way open ports write it."""
-
-    def __init__(self, inputs: int, fm: int, linear: int, rank: int, hidden: int) -> None:
-        super().__init__()
-        self.fm, out = fm, fm + linear
-        self.y = nn.Parameter(torch.randn(inputs, rank) / inputs**0.5)
-        self.lcb = nn.Parameter(torch.randn(linear, inputs) / inputs**0.5)
-        self.residual = nn.Parameter(torch.randn(out, inputs) / inputs**0.5) if inputs != out else None
-        self.mlp = nn.Sequential(
-            nn.LayerNorm(inputs * rank),
-            nn.Linear(inputs * rank, hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, fm * DIM),
-        )
-        self.norm = nn.LayerNorm(DIM)
-
-    def forward(self, x: Tensor) -> Tensor:
-        rows = len(x)
-        projected = torch.bmm(x.transpose(1, 2), self.y.expand(rows, -1, -1))
-        fmb = self.mlp(torch.bmm(x, projected).flatten(1)).view(rows, self.fm, DIM)
-        lcb = torch.bmm(self.lcb.expand(rows, -1, -1), x)
-        residual = x if self.residual is None else torch.bmm(self.residual.expand(rows, -1, -1), x)
-        return self.norm(torch.cat([fmb, lcb], dim=1) + residual)
-
-
-class EagerWukong(nn.Module):
-    """The same sizes as ours."""
-
-    def __init__(self, rows: tuple[int, ...]) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(sum(rows), DIM)
-        nn.init.normal_(self.embedding.weight, std=1e-2)
-        self.register_buffer("starts", torch.tensor([0, *np.cumsum(rows)[:-1]]))
-        self.layers = nn.Sequential(*(EagerLayer(n, 16, 16, 8, 256) for n in (len(rows), 32, 32)))
-        widths = [
-            nn.Linear(320, 400),
-            nn.ReLU(),
-            nn.Dropout(0.2),
-            nn.Linear(400, 400),
-            nn.ReLU(),
-            nn.Dropout(0.2),
-        ]
-        self.top = nn.Sequential(*widths, nn.Linear(400, 1))
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.top(self.layers(self.embedding(ids + self.starts)).flatten(1)).squeeze(1)
-
-
-def eager(_: str, train: Table, rows: tuple[int, ...]) -> Side:
-    """Plain PyTorch from end to end: TensorDataset, DataLoader, Adam."""
-    torch.manual_seed(1)
-    model = EagerWukong(rows)
-    optimizer = torch.optim.Adam(model.parameters(), RATE)
-    data = TensorDataset(torch.from_numpy(train[0]).long(), torch.from_numpy(train[1]))
-    loader = DataLoader(data, batch_size=BATCH, shuffle=True)
-
-    def epoch() -> None:
-        model.train()
-        for ids, label in loader:
-            loss = functional.binary_cross_entropy_with_logits(model(ids), label)
-            step(model, [model.embedding.weight], optimizer, loss)
-
-    def predict(table: Table) -> NDArray[np.float64]:
-        model.eval()
-        with torch.inference_mode():
-            return (
-                torch.cat([model(ids.long()) for ids in torch.from_numpy(table[0]).split(BATCH)])
-                .double()
-                .numpy()
-            )
-
-    return Side(model, epoch, predict)
-
-
-PEERS: dict[str, dict[str, Callable[..., Side]]] = {
-    "dnn": {"torch-rechub": torch_rechub, "deepctr-torch": deepctr_torch},
-    "dcnv2": {"torch-rechub": torch_rechub, "deepctr-torch": deepctr_torch},
-    "wukong": {"eager": eager},
-}
-
-
-def flops(name: str, rows: tuple[int, ...], batch: int) -> float:
-    """Of a training step's matrix products: three times forward."""
-    n = len(rows)
-    inputs = n * DIM
-    hidden = inputs * 400 + 2 * 400 * 400
-    if name == "dnn":
-        return 6.0 * batch * (hidden + 400)
-    if name == "dcnv2":
-        return 6.0 * batch * (hidden + 400 + inputs + 4 * inputs * inputs)
-    total, wide = 320 * 400 + 400 * 400 + 400, 32
-    for m in (n, wide, wide):
-        total += 2 * m * DIM * 8 + m * 8 * 256 + 256 * 16 * DIM + 16 * m * DIM + (m != wide) * wide * m * DIM
-    return 6.0 * batch * total
-
-
-def matmul_rate(dtype: torch.dtype, repeats: int = 9) -> float:
+def matmul_rate(rows: int, dtype: torch.dtype = torch.float32, repeats: int = 9) -> float:
     """FLOP/s of a hidden layer's product."""
-    left, right = torch.randn(BATCH, 400).to(dtype), torch.randn(400, 400).to(dtype)
-    out = torch.empty(BATCH, 400, dtype=dtype)
+    left, right = torch.randn(rows, 400).to(dtype), torch.randn(400, 400).to(dtype)
+    out = torch.empty(rows, 400, dtype=dtype)
     torch.mm(left, right, out=out)
     seconds = statistics.median(harness.once(lambda: torch.mm(left, right, out=out)) for _ in range(repeats))
-    return 2.0 * BATCH * 400 * 400 / seconds
+    return 2.0 * rows * 400 * 400 / seconds
 
 
-def breakdown(side: Side) -> dict[str, float]:
-    """Shares of an epoch by kind of work, from the profiler; what is left of 1 is Python and waiting."""
-    from torch.profiler import ProfilerActivity, profile
-
-    start = time.perf_counter()
+def breakdown(work: Work, train: Table) -> dict[str, float]:
+    """Shares of the time of ten steps by kind of work; the profiler's own cost is in "other"."""
+    few = (train[0][: 10 * work.batch_size], train[1][: 10 * work.batch_size])
+    side, wait = ours(work, few, seed=0)
     with profile(activities=[ProfilerActivity.CPU]) as seen:
-        side.epoch()
-    whole = (time.perf_counter() - start) * 1e6
-    shares = dict.fromkeys([*KINDS, "other operations"], 0.0)
+        whole = harness.once(lambda: side.fit(1))
+    shares = dict.fromkeys(KINDS, 0.0)
     for event in seen.key_averages():
-        kind = next(
-            (k for k, names in KINDS.items() if any(n in event.key for n in names)), "other operations"
-        )
-        shares[kind] += event.self_cpu_time_total / whole
-    return {kind: round(share, 4) for kind, share in shares.items()}
+        kind = next((kind for kind, names in KINDS.items() if any(n in event.key for n in names)), None)
+        if kind is not None:
+            shares[kind] += event.self_cpu_time_total / 1e6 / whole
+    shares["loader wait"] = wait.seconds / whole
+    shares["other"] = 1 - sum(shares.values())
+    return {kind: round(share, 3) for kind, share in shares.items()}
 
 
 @contextlib.contextmanager
@@ -390,56 +224,76 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def compare(results: harness.Results, name: str, train: Table, valid: Table, rows: tuple[int, ...]) -> None:
+def compare(results: harness.Results, work: Work, train: Table, valid: Table) -> None:
     """One model against its peers and against matmul."""
-    mine, waited = ours(name, train, rows)
-    sides = {"ours": mine}
+    peers = [peer for peer in PEERS[work.name] if installed(peer)]
+    seconds: dict[str, list[float]] = {side: [] for side in ("ours", *peers)}
+    auc: dict[str, list[float]] = {side: [] for side in seconds}
+    sizes: dict[str, int] = {}
+    rates, waits = [], []
+    unclipped = replace(work, train=work.train | {"clip_norm": 0.0})
+    one = (train[0][: work.batch_size], train[1][: work.batch_size])
     with quiet():
-        sides |= {peer: make(name, train, rows) for peer, make in PEERS[name].items()}
-        waited[0], count = 0.0, len(train[1])
-        rates: list[float] = []
-        works = {"matmul": lambda: rates.append(matmul_rate(torch.float32))}
-        works |= {peer: side.epoch for peer, side in sides.items()}
-        seconds = harness.medians(works, repeats=REPEATS)
-        auc = {
-            peer: round(float(roc_auc_score(valid[1], side.predict(valid))), 4)
-            for peer, side in sides.items()
-        }
-    sizes = {peer: sum(p.numel() for p in side.model.parameters()) for peer, side in sides.items()}
-    loader = waited[0] / (REPEATS + 1) / seconds["ours"]
-    for peer in PEERS[name]:
+        for repeat in range(-1, REPEATS):
+            rows, epochs = (train, EPOCHS) if repeat >= 0 else (one, 1)  # a first step warms up every side
+            for name in seconds:
+                if name == "ours":
+                    side, wait = ours(work, rows, seed=repeat + 1)
+                else:
+                    side = PEERS[work.name][name](work, rows, repeat + 1)
+                took = harness.once(lambda side=side, epochs=epochs: side.fit(epochs)) / epochs
+                if repeat < 0:
+                    sizes[name] = side.parameters
+                    continue
+                seconds[name].append(took)
+                if name == "ours":
+                    waits.append(wait.seconds / epochs / took)
+                    rates.append(matmul_rate(work.batch_size))
+                if repeat < SEEDS:
+                    auc[name].append(float(roc_auc_score(valid[1], side.predict(valid))))
+            if 0 <= repeat < SEEDS and work.name not in CLIPPED:
+                side, _ = ours(unclipped, train, seed=repeat + 1)
+                side.fit(EPOCHS)
+                auc.setdefault(UNCLIPPED, []).append(float(roc_auc_score(valid[1], side.predict(valid))))
+    print(f"train.{work.name}: parameters {sizes}", file=sys.stderr)
+    median = {name: statistics.median(times) for name, times in seconds.items()}
+    for peer in peers:
+        scored = [who for who in ("ours", UNCLIPPED, peer) if who in auc]
         results.add(
-            f"train.{name}.{peer}",
-            ours=count / seconds["ours"],
-            peer=count / seconds[peer],
+            f"train.{work.name}.{peer}",
+            ours=len(train[1]) / median["ours"],
+            peer=len(train[1]) / median[peer],
             unit="rows/s",
             target=2.0,
-            auc={who: auc[who] for who in ("ours", peer)},
-            epochs=REPEATS + 1,
+            auc={who: round(statistics.mean(auc[who]), 4) for who in scored},
+            auc_by_seed={who: [round(value, 4) for value in auc[who]] for who in scored},
             parameters={who: sizes[who] for who in ("ours", peer)},
         )
+    batch = next(batches_of(work, one, shuffle=False).epoch(0))
+    flops = count(build_model(work.name, layout_of(work), work.settings), batch).training_flops
     results.add(
-        f"train.{name}.matmul",
-        ours=flops(name, rows, count) / seconds["ours"] / 1e9,
+        f"train.{work.name}.matmul",
+        ours=flops * len(train[1]) / median["ours"] / 1e9,
         peer=statistics.median(rates) / 1e9,
         unit="GFLOP/s",
         target=0.8,
-        loader_share=round(loader, 4),
-        breakdown=breakdown(mine),
+        loader_share=round(statistics.median(waits), 4),
     )
+    results.note(**{f"breakdown_{work.name}": breakdown(work, train)})
 
 
-def bf16(results: harness.Results, train: Table, rows: tuple[int, ...]) -> None:
-    """Autocast, which needs a processor with bf16 products to pay."""
-    full, half = matmul_rate(torch.float32), matmul_rate(torch.bfloat16, repeats=1)
-    results.add("train.bf16.matmul", ours=half / 1e9, peer=full / 1e9, unit="GFLOP/s", target=None)
-    one = (train[0][:BATCH], train[1][:BATCH])
-    works = {str(b): ours("dnn", one, rows, bf16=b)[0].epoch for b in (True, False)}
-    seconds = harness.medians(works, repeats=1)
+def bf16(results: harness.Results, work: Work, train: Table) -> None:
+    """A step of a quarter batch under autocast, which needs a processor with bf16 products to pay."""
+    rows = work.batch_size // 4
+    few, seconds = (train[0][:rows], train[1][:rows]), {}
+    for precision in ("fp32", "bf16"):
+        side, _ = ours(work, few, 1, precision)
+        side.fit(1)
+        seconds[precision] = harness.once(lambda side=side: side.fit(1))
     results.add(
-        "train.dnn.bf16",
-        ours=BATCH / seconds["True"],
-        peer=BATCH / seconds["False"],
+        f"train.{work.name}.bf16",
+        ours=rows / seconds["bf16"],
+        peer=rows / seconds["fp32"],
         unit="rows/s",
         target=None,
     )
@@ -449,12 +303,16 @@ def main() -> None:
     """Every model in turn."""
     torch.set_num_threads(THREADS)
     results = harness.Results("train")
-    train, valid, rows = tables()
-    results.note(rows=len(train[1]), batch_size=BATCH, threads=THREADS, train_negatives="re-drawn")
+    train, valid, rows, data = tables()
+    results.note(data=data, rows=len(train[1]), threads=THREADS, epochs=EPOCHS, repeats=REPEATS)
+    for peer in sorted({peer for peers in PEERS.values() for peer in peers}):
+        if not installed(peer):
+            print(f"{peer} is not installed (extra `bench`): its lines are left out", file=sys.stderr)
     for name in PEERS:
-        if name in MODELS:
-            compare(results, name, train, valid, rows)
-    bf16(results, train, rows)
+        work = work_of(name, rows)
+        compare(results, work, train, valid)
+        bf16(results, work, train)
+        print(f"train.{name}: {results.notes[f'breakdown_{name}']}", file=sys.stderr)
     results.write()
 
 

@@ -56,6 +56,16 @@ pub fn picks(count: usize, bound: u64) -> Vec<i64> {
     (0..count).map(|_| random.below(bound) as i64).collect()
 }
 
+/// `n` numbers around 0, as what enters a layer: the standard deviation is 1.
+pub fn bell(n: usize) -> Vec<f32> {
+    let mut random = Random(4);
+    let draw = |_| (0..12).map(|_| random.below(1 << 20) as f32).sum::<f32>();
+    (0..n)
+        .map(draw)
+        .map(|sum| sum / (1 << 20) as f32 - 6.0)
+        .collect()
+}
+
 /// `SplitMix64`.
 struct Random(u64);
 

@@ -1,6 +1,9 @@
 """Fused layers against the plain torch modules in float64."""
 
 import copy
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -111,3 +114,38 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
     wide = torch.zeros(2, 65).numpy()
     with pytest.raises(DataError, match="64"):
         _core.small_norm_forward(wide, wide.copy(), gain=wide[0], shift=wide[0], eps=1e-5)
+
+
+def test_threads_do_not_change_a_byte() -> None:
+    script = """
+import hashlib
+import numpy as np
+from recfm import _core
+rng, digest = np.random.default_rng(1), hashlib.sha256()
+def bell(*shape):
+    return rng.normal(size=shape).astype(np.float32)
+x, grad, gain, shift = bell(1500, 40), bell(1500, 40), bell(40), bell(40)
+y, out = np.empty_like(x), np.empty_like(x)
+mean, variance = _core.hidden_forward(x, y, norm=(gain, shift, 1e-5), rate=0.3, seed=5)
+found = _core.hidden_backward(x, y, grad, out, norm=(gain, mean, variance, 1e-5), rate=0.3)
+for array in (y, out, mean, variance, *found):
+    digest.update(array.tobytes())
+x, grad = x.reshape(-1, 10), grad.reshape(-1, 10)
+y, out = np.empty_like(x), np.empty_like(x)
+_core.small_norm_forward(x, y, gain=gain[:10], shift=shift[:10], eps=1e-5)
+found = _core.small_norm_backward(x, grad, out, gain=gain[:10], eps=1e-5)
+for array in (y, out, *found):
+    digest.update(array.tobytes())
+print(digest.hexdigest())
+"""
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env=os.environ | {"RECFM_NUM_THREADS": threads},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for threads in ("1", "2", "8")
+    }
+    assert len(digests) == 1

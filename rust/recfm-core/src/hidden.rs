@@ -1,4 +1,4 @@
-//! A hidden layer's batch norm, ReLU and dropout in one pass over memory, forward and backward.
+//! A hidden layer's batch norm, `ReLU` and dropout in one pass over memory, forward and backward.
 //!
 //! Forward, per value x of column j: `y = keep * max(0, (x - mean_j) * gain_j / std_j + shift_j) / (1 - rate)`.
 //! Without a norm it is `keep * max(0, x) / (1 - rate)`. Backward needs no mask: a value was kept and above 0 just
@@ -114,7 +114,9 @@ fn block_moments(block: &[f32], width: usize) -> Moments {
         }
     }
     let rows = (block.len() / width) as f32;
-    mean.iter_mut().for_each(|sum| *sum /= rows);
+    for sum in &mut mean {
+        *sum /= rows;
+    }
     let mut variance = vec![0.0; width];
     for row in block.chunks_exact(width) {
         for ((square, x), mean) in variance.iter_mut().zip(row).zip(&mean) {
@@ -268,7 +270,7 @@ pub fn backward(
         blocks
             .zip(grad_x.par_chunks_mut(size))
             .for_each(|(((x, y), grad_y), grad_x)| {
-                norm_block([x, y, grad_y], &moments.mean, &lines, grad_x)
+                norm_block([x, y, grad_y], &moments.mean, &lines, grad_x);
             });
     })?;
     Ok(Some(gradient))
@@ -331,3 +333,6 @@ fn norm_block([x, y, grad_y]: [&[f32]; 3], mean: &[f32], lines: &Lines, grad_x: 
 fn passes(y: f32, grad: f32) -> f32 {
     if y <= 0.0 { 0.0 } else { grad }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,13 +13,21 @@ type Columns<'py> = (Bound<'py, PyArray1<f32>>, Bound<'py, PyArray1<f32>>);
 type Pair = (Vec<f32>, Vec<f32>);
 type Array<'py> = PyReadonlyArrayDyn<'py, f32>;
 
-/// Batch norm, ReLU and dropout; mean and variance of the columns, with a norm of (gain, shift, eps).
+/// Gain, shift, epsilon.
+#[derive(FromPyObject)]
+pub struct Learned<'py>(Bound<'py, PyAny>, Bound<'py, PyAny>, f32);
+
+/// Gain, mean, variance, epsilon.
+#[derive(FromPyObject)]
+pub struct Normed<'py>(Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>, f32);
+
+/// Batch norm, `ReLU` and dropout; mean and variance of the columns, with a norm of (gain, shift, eps).
 #[pyfunction]
 #[pyo3(signature = (x, y, *, norm, rate, seed))]
 pub fn hidden_forward<'py>(
     x: &Bound<'py, PyAny>,
     y: &Bound<'py, PyAny>,
-    norm: Option<(Bound<'py, PyAny>, Bound<'py, PyAny>, f32)>,
+    norm: Option<Learned<'py>>,
     rate: f64,
     seed: u64,
 ) -> PyResult<Option<Columns<'py>>> {
@@ -27,17 +35,20 @@ pub fn hidden_forward<'py>(
     let (from, shape) = rows(x, "x", None)?;
     let mut to = writable::<f32>(y, "y", 2)?;
     same_shape(y, "y", to.shape(), &shape)?;
-    let norm = norm.as_ref();
-    let arrays =
-        norm.map(|(gain, shift, _)| per_column([(gain, "gain"), (shift, "shift")], shape[1]));
-    let arrays = arrays.transpose()?;
-    let norm = match (&arrays, norm) {
-        (Some([gain, shift]), Some((_, _, eps))) => Some(Affine {
+    let learned = |Learned(gain, shift, eps)| {
+        PyResult::Ok((
+            per_column([(&gain, "gain"), (&shift, "shift")], shape[1])?,
+            eps,
+        ))
+    };
+    let norm = norm.map(learned).transpose()?;
+    let norm = match &norm {
+        Some(([gain, shift], eps)) => Some(Affine {
             gain: gain.as_slice()?,
             shift: shift.as_slice()?,
             eps: *eps,
         }),
-        _ => None,
+        None => None,
     };
     let dropout = (rate > 0.0).then(|| Dropout::new(rate, seed));
     let (from, to) = (from.as_slice()?, to.as_slice_mut()?);
@@ -53,7 +64,7 @@ pub fn hidden_backward<'py>(
     y: &Bound<'py, PyAny>,
     grad_y: &Bound<'py, PyAny>,
     grad_x: &Bound<'py, PyAny>,
-    norm: Option<(Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>, f32)>,
+    norm: Option<Normed<'py>>,
     rate: f64,
 ) -> PyResult<Option<Columns<'py>>> {
     let py = x.py();
@@ -62,21 +73,16 @@ pub fn hidden_backward<'py>(
     let (from, _) = rows(grad_y, "grad_y", Some(&shape))?;
     let mut to = writable::<f32>(grad_x, "grad_x", 2)?;
     same_shape(grad_x, "grad_x", to.shape(), &shape)?;
-    let norm = norm.as_ref();
-    let arrays = norm.map(|(gain, mean, variance, _)| {
-        per_column(
-            [(gain, "gain"), (mean, "mean"), (variance, "variance")],
-            shape[1],
-        )
-    });
-    let arrays = arrays.transpose()?;
-    let norm = match (&arrays, norm) {
-        (Some([gain, mean, variance]), Some((_, _, _, eps))) => {
-            let (gain, eps) = (gain.as_slice()?, *eps);
-            let (mean, variance) = (mean.as_slice()?.to_vec(), variance.as_slice()?.to_vec());
-            Some((gain, eps, Moments { mean, variance }))
-        }
-        _ => None,
+    let normed = |Normed(gain, mean, variance, eps)| {
+        let named = [(&gain, "gain"), (&mean, "mean"), (&variance, "variance")];
+        let [gain, mean, variance] = per_column(named, shape[1])?;
+        let (mean, variance) = (mean.as_slice()?.to_vec(), variance.as_slice()?.to_vec());
+        PyResult::Ok((gain, eps, Moments { mean, variance }))
+    };
+    let norm = norm.map(normed).transpose()?;
+    let norm = match &norm {
+        Some((gain, eps, moments)) => Some((gain.as_slice()?, *eps, moments)),
+        None => None,
     };
     let (x, y) = (x.as_slice()?, y.as_slice()?);
     let passed = Passed {
@@ -86,9 +92,6 @@ pub fn hidden_backward<'py>(
         rate,
     };
     let (from, to) = (from.as_slice()?, to.as_slice_mut()?);
-    let norm = norm
-        .as_ref()
-        .map(|(gain, eps, moments)| (*gain, *eps, moments));
     let gradient = detached(py, || hidden::backward(passed, norm, from, to))?;
     Ok(gradient.map(|gradient| wrapped(py, gradient)))
 }

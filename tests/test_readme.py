@@ -66,9 +66,10 @@ def test_every_local_link_leads_somewhere(link):
     assert (ROOT / link).exists()
 
 
-def test_the_table_of_speeds_is_the_newest_committed_results():
-    spec = importlib.util.spec_from_file_location("speed_table", ROOT / "benches" / "speed_table.py")
-    speed_table = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(speed_table)
-    shown = README.partition("<!-- speed:begin -->")[2].partition("<!-- speed:end -->")[0]
-    assert speed_table.table() in shown
+@pytest.mark.parametrize("name", ["speed", "frappe"])
+def test_a_drawn_table_is_the_newest_committed_results(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benches" / f"{name}_table.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    shown = README.partition(f"<!-- {name}:begin -->")[2].partition(f"<!-- {name}:end -->")[0]
+    assert module.table() in shown

@@ -1,6 +1,7 @@
 """Every setting of a fit does what it says, against plain computations."""
 
 import copy
+import dataclasses
 import math
 import shutil
 
@@ -262,8 +263,6 @@ def test_the_seed_decides_dropout_and_nothing_else():
 
 def with_ids(change):
     """Training batches whose ids were changed after encoding."""
-    import dataclasses
-
     train, valid = small_batches()
     encoded = dataclasses.replace(train.encoded, ids=change(train.encoded.ids.copy()))
     return Batches(encoded, train.rows, batch_size=100, sequences=train.sequences), valid
@@ -279,6 +278,30 @@ def test_ids_beyond_the_table_name_column_id_and_rows(wrong):
 
     with pytest.raises(DataError, match=rf"column 'item' holds the id {wrong}, .* has {rows} rows"):
         small_fit(batches=with_ids(change), **PLAIN)
+
+
+@pytest.mark.parametrize("beyond", [-1, 0])
+def test_ids_beyond_the_table_are_refused_where_a_model_only_scores(beyond):
+    rows = planted_table().encoded.layout.categorical[0].rows
+    wrong = rows if beyond == 0 else beyond  # a row of the next feature in the fused table
+    train, valid = small_batches()
+    ids = valid.encoded.ids.copy()
+    ids[valid.rows[-1], 0] = wrong
+    bad = Batches(
+        dataclasses.replace(valid.encoded, ids=ids),
+        valid.rows,
+        batch_size=100,
+        shuffle=False,
+        sequences=valid.sequences,
+    )
+    trainer = Trainer(TrainConfig(epochs=1))
+    for call in (
+        lambda: trainer.predict(small_model(), bad),
+        lambda: trainer.evaluate(small_model(), bad),
+        lambda: trainer.fit(small_model(), train, bad),
+    ):
+        with pytest.raises(DataError, match=rf"column 'item' holds the id {wrong}, .* has {rows} rows"):
+            call()
 
 
 def test_ids_beyond_a_table_of_a_users_own_model_are_diagnosed():

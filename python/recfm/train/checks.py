@@ -80,6 +80,17 @@ class IdCheck:
                 _check(ids[..., i].cpu(), size, f"column '{names[i]}' of the history '{sequence.name}'")
 
 
+def id_check(module: nn.Module, layout: Layout | None = None) -> IdCheck | None:
+    """The check of a module's tables; of `layout` where it does not say what it was built for."""
+    seen = model_layout(module) or layout
+    sequences = {
+        found
+        for part in module.modules()
+        if isinstance(found := getattr(part, "sequence", None), SequenceLayout)
+    }
+    return None if seen is None else IdCheck(seen, tuple(sequences))
+
+
 def _check(ids: Tensor, rows: int, where: str) -> None:
     if not ids.numel():
         return

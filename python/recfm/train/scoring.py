@@ -11,6 +11,7 @@ from recfm.data.batch import Batch
 from recfm.data.batches import Batches
 from recfm.data.loader import BatchSource, Loader
 from recfm.errors import DataError, MetricError
+from recfm.train.checks import id_check
 from recfm.train.config import Monitor
 from recfm.train.metrics import Metrics, StreamingMetrics
 from recfm.train.precision import Precision, autocast
@@ -28,7 +29,8 @@ def predict(
         precision: Of the forward pass.
 
     Raises:
-        DataError: The batches are shuffled, so their order is not that of `batches.rows`.
+        DataError: The batches are shuffled, so their order is not that of `batches.rows`; or they hold ids beyond
+            the model's tables.
     """
     if batches.shuffle:
         raise DataError("predict needs batches in row order: build them with shuffle=False")
@@ -48,6 +50,7 @@ def evaluate(
         precision: Of the forward pass.
 
     Raises:
+        DataError: A batch holds ids beyond the model's tables.
         MetricError: All labels are the same, or a prediction is NaN.
     """
     return streamed(model, batches, device=device, precision=precision).compute()
@@ -67,10 +70,17 @@ def streamed(
 def scored(
     model: nn.Module, batches: BatchSource, *, device: str, precision: Precision
 ) -> Iterator[tuple[Batch, Tensor]]:
-    """Each batch with its probabilities, float64 [B] on the CPU."""
+    """Each batch with its probabilities, float64 [B] on the CPU.
+
+    Raises:
+        DataError: An id is beyond its embedding table.
+    """
     model.to(device).eval()
+    check_ids = id_check(model)
     with torch.inference_mode():
         for batch in Loader(batches, device=device):
+            if check_ids:
+                check_ids(batch)
             with autocast(device, precision):
                 logits = model(batch)
             yield batch, logits.double().sigmoid().cpu()

@@ -11,8 +11,7 @@ from torch.optim import Optimizer
 
 from recfm.data.batch import Batch
 from recfm.errors import ConfigError, DataError
-from recfm.layout import SequenceLayout
-from recfm.train.checks import IdCheck, model_layout
+from recfm.train.checks import id_check
 from recfm.train.config import TrainConfig
 from recfm.train.distributed import World
 from recfm.train.optim import add_l2
@@ -49,13 +48,7 @@ class Step:
         self._l2 = any(group.get("l2") for o in optimizers for group in o.param_groups)
         wrapped = world.wrap(objective)
         self._forward: Callable[[Batch], Tensor] = torch.compile(wrapped) if config.compile else wrapped
-        seen = model_layout(objective) or layout
-        sequences = {
-            found
-            for module in objective.modules()
-            if isinstance(found := getattr(module, "sequence", None), SequenceLayout)
-        }
-        self._check_ids = None if seen is None else IdCheck(seen, tuple(sequences))
+        self._check_ids = id_check(objective, layout)
 
     def loss(self, batch: Batch) -> Tensor:
         """The loss of a batch, a scalar.

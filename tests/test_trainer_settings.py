@@ -313,8 +313,9 @@ def test_ids_beyond_a_table_of_a_users_own_model_are_diagnosed():
         def forward(self, batch):
             return self.items(batch.ids[:, 0]).squeeze(1)
 
-    with pytest.raises(DataError, match=r"items has 3 rows; the columns of the batch go up to \[\d+\]"):
-        small_fit(model=Own(), **PLAIN)
+    for call in (lambda: small_fit(model=Own(), **PLAIN), lambda: predict(Own(), small_batches()[1])):
+        with pytest.raises(DataError, match=r"items has 3 rows; the columns of the batch go up to \[\d+\]"):
+            call()
 
 
 def test_a_module_that_gives_no_logit_per_row_is_told_so():

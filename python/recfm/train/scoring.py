@@ -11,7 +11,7 @@ from recfm.data.batch import Batch
 from recfm.data.batches import Batches
 from recfm.data.loader import BatchSource, Loader
 from recfm.errors import DataError, MetricError
-from recfm.train.checks import id_check
+from recfm.train.checks import beyond_a_table, id_check
 from recfm.train.config import Monitor
 from recfm.train.metrics import Metrics, StreamingMetrics
 from recfm.train.precision import Precision, autocast
@@ -81,8 +81,11 @@ def scored(
         for batch in Loader(batches, device=device):
             if check_ids:
                 check_ids(batch)
-            with autocast(device, precision):
-                logits = model(batch)
+            try:
+                with autocast(device, precision):
+                    logits = model(batch)
+            except IndexError as error:
+                raise beyond_a_table(model, batch, error) from None
             yield batch, logits.double().sigmoid().cpu()
 
 

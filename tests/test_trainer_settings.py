@@ -325,6 +325,8 @@ def test_a_module_that_gives_no_logit_per_row_is_told_so():
 
     with pytest.raises(ConfigError, match=r"shape \[100, 1\] for 100 rows.*Objective"):
         small_fit(model=Wide(1, 1), **PLAIN)
+    with pytest.raises(ConfigError, match=r"shape \[\d+, 1\] for \d+ rows"):
+        predict(Wide(1, 1), small_batches()[1])
 
 
 def test_an_objective_must_give_one_loss():

@@ -13,6 +13,7 @@ from recfm.data.loader import BatchSource, Loader
 from recfm.errors import DataError, MetricError
 from recfm.train.checks import beyond_a_table, id_check
 from recfm.train.config import Monitor
+from recfm.train.losses import refuse_shape
 from recfm.train.metrics import Metrics, StreamingMetrics
 from recfm.train.precision import Precision, autocast
 
@@ -74,6 +75,7 @@ def scored(
 
     Raises:
         DataError: An id is beyond its embedding table.
+        ConfigError: The model does not give one logit per row.
     """
     model.to(device).eval()
     check_ids = id_check(model)
@@ -86,6 +88,7 @@ def scored(
                     logits = model(batch)
             except IndexError as error:
                 raise beyond_a_table(model, batch, error) from None
+            refuse_shape(logits, batch)
             yield batch, logits.double().sigmoid().cpu()
 
 

@@ -26,7 +26,9 @@ from recfm.layout import Column, Layout, SequenceLayout
 from recfm.models.attention import masked_softmax, next_event_loss, sees_itself_and_older
 from recfm.models.behaviour import token_groups, turned
 from recfm.models.zoo import build_model
+from recfm.train.checks import model_layout
 from recfm.train.losses import DistillConfig, DistilledLoss, LabelLoss
+from recfm.train.sparse import row_optimizer
 
 MIXED = [3, 0, 6, 1, 2, 0, 5]
 FORMS = ["ids", "labelled", "vectors", "tokens"]
@@ -395,3 +397,24 @@ def test_a_labelled_sequence_of_the_foundation_model_trains_with_tokens_beside(k
     batch.tokens = batch_of(histories(MIXED, seed=3), form="tokens").tokens
     assert len(model.behaviours) == 2
     assert model(batch).isfinite().all()
+
+
+@every_kind
+def test_a_model_says_what_batches_it_was_built_for(kind):
+    assert (
+        model_layout(make(kind, layout=TOKENS, sequences=())) == TOKENS
+    )  # what its checkpoints are compared with
+
+
+@pytest.mark.parametrize("form", ["ids", "tokens"])
+@every_kind
+def test_past_events_train_sparse_tables(kind, form):
+    source = {"layout": TOKENS, "sequences": ()} if form == "tokens" else {}
+    batch = batch_of(histories([3, 0, 5]), form=form)
+    dense, sparse = make(kind, **source), make(kind, **source)
+    row_optimizer("rowwise_adagrad", sparse, lr=0.1)
+    for model in (dense, sparse):
+        model(batch).sum().backward()
+    found = sparse.embedding.weight.grad
+    assert found.is_sparse
+    torch.testing.assert_close(found.to_dense(), dense.embedding.weight.grad)

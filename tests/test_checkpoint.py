@@ -337,12 +337,35 @@ def test_a_diverging_loss_names_step_gradients_and_the_last_good_checkpoint(tmp_
     with pytest.raises(RecfmError) as caught:
         small_fit(tmp_path, model=Diverges(small_model(), 8))
     message = str(caught.value)
-    assert "the loss is nan at epoch 2, step 2 (step 8 in all)" in message
+    assert "the loss is nan at epoch 2, step 3 (step 8 in all)" in message
     assert "largest gradients of the step before: model." in message
     assert name_of(6) in message
     fresh = small_model()
     load_weights(fresh, tmp_path / name_of(6))
     assert all(torch.isfinite(tensor).all() for tensor in fresh.state_dict().values())
+
+
+class BadGradient(Objective):
+    """The loss of the label; at one step its gradient is NaN and its value is not."""
+
+    def __init__(self, model, step):
+        super().__init__(model)
+        self.step, self.calls = step, 0
+
+    def forward(self, batch):
+        self.calls += 1
+        logit = self.model(batch)
+        loss = nn.functional.binary_cross_entropy_with_logits(logit, batch.label)
+        return loss + (logit[0] * 0).sqrt() * 0 if self.calls == self.step else loss
+
+
+def test_weights_that_are_not_finite_replace_no_checkpoint(tmp_path):
+    with pytest.raises(
+        RecfmError, match=r"holds values that are not finite after step 8; .*\(norm nan\)"
+    ) as caught:
+        small_fit(tmp_path, model=BadGradient(small_model(), 8), clip_norm=0.0)
+    assert f"the last good checkpoint is '{tmp_path / name_of(6)}'" in str(caught.value)
+    assert Checkpoints(tmp_path).latest().name == name_of(6)
 
 
 def test_a_fit_goes_on_after_divergence(tmp_path):

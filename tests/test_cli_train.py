@@ -104,6 +104,22 @@ def test_a_log_of_ids_is_evaluated_by_period_only(work, run, fails):
     assert "'run' has no encoder" in fails("evaluate", "run", "--events", "events.parquet")
 
 
+def test_periods_of_other_data_than_those_of_the_training_are_refused(work, run, fails):
+    run("train", "one.toml", "--out", "run")
+    events = pl.read_parquet("events.parquet")
+    later = events.with_columns(pl.col("timestamp") + pl.col("timestamp").max())
+    # Rows that were trained on would be test rows now.
+    pl.concat([events, later]).write_parquet("events.parquet")
+    assert "the rows of [data] are not those that 'run' was trained on" in fails("evaluate", "run")
+    run("evaluate", "run", "--events", "events.parquet")
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**70)])
+def test_a_bad_seed_leaves_no_folder(work, fails, seed):
+    assert "seed is" in fails("train", "one.toml", "--out", "x", "--set", f"seed={seed}")
+    assert not (work / "x").exists()
+
+
 def test_what_cannot_work_is_one_clear_line(work, run, fails):
     assert "there is no model 'dn'" in fails("train", "one.toml", "--out", "x", "--set", "model.name=dn")
     assert "unknown key 'epoch'" in fails("train", "one.toml", "--out", "x", "--set", "train.epoch=3")
@@ -123,5 +139,6 @@ def test_what_cannot_work_is_one_clear_line(work, run, fails):
     assert "'p.parquet' exists already" in fails(
         "predict", "run", "--events", "ones.parquet", "--out", "p.parquet"
     )
-    (work / "run" / "model.json").write_text("{")
-    assert "model.json' is damaged" in fails("evaluate", "run")
+    for damage in ("{", '{"file": {}, "identity": 4, "beside": "."}'):
+        (work / "run" / "model.json").write_text(damage)
+        assert "model.json' is damaged" in fails("evaluate", "run")

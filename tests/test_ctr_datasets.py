@@ -148,6 +148,15 @@ def test_bad_values_are_named_with_their_split(tmp_path):
             ctr.encode_ctr(frappe.load(tmp_path / "f", check=False))
 
 
+@pytest.mark.parametrize("cut", [2, 20])
+def test_a_libfm_file_that_was_cut_off_is_refused(tmp_path, cut):
+    write_frappe(tmp_path / "f", "libsvm")
+    file = tmp_path / "f" / "train.libsvm"
+    file.write_text(file.read_text().rstrip()[:-cut])
+    with pytest.raises(DataError, match=r"frappe_x1, train rows: .*failed in column '\w+' for 1 out of"):
+        ctr.encode_ctr(frappe.load(tmp_path / "f"))
+
+
 def test_a_libfm_file_of_another_width_is_refused(tmp_path):
     write_frappe(tmp_path / "f", "libsvm")
     (tmp_path / "f" / "valid.libsvm").write_text("1 1:1 2:1\n")

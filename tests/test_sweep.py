@@ -172,10 +172,14 @@ def test_a_folder_of_something_else_or_a_damaged_run_is_refused(tmp_path):
         Sweep.open(path).run(tmp_path / "full")
     Sweep.open(path, ["seeds=[0]"]).run(out)
     victim = next((out / "runs").glob("*.json"))
-    for content in (victim.read_bytes()[:40], b"[]", b'{"key": "other"}'):
+    unmeasured = json.dumps({"key": victim.stem, "status": "done"}).encode()
+    for content in (victim.read_bytes()[:40], b"[]", b'{"key": "other"}', unmeasured):
         victim.write_bytes(content)
         with pytest.raises(ConfigError, match=f"{victim.name}' is .*: remove it and sweep again"):
             Sweep.open(path, ["seeds=[0]"]).run(out)
+    (out / "sweep.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"sweep.json' is damaged: choose another folder"):
+        Sweep.open(path, ["seeds=[0]"]).run(out)
 
 
 HOLD = """

@@ -1,6 +1,7 @@
 """Every setting of a fit does what it says, against plain computations."""
 
 import copy
+import dataclasses
 import math
 import shutil
 
@@ -262,8 +263,6 @@ def test_the_seed_decides_dropout_and_nothing_else():
 
 def with_ids(change):
     """Training batches whose ids were changed after encoding."""
-    import dataclasses
-
     train, valid = small_batches()
     encoded = dataclasses.replace(train.encoded, ids=change(train.encoded.ids.copy()))
     return Batches(encoded, train.rows, batch_size=100, sequences=train.sequences), valid
@@ -281,6 +280,30 @@ def test_ids_beyond_the_table_name_column_id_and_rows(wrong):
         small_fit(batches=with_ids(change), **PLAIN)
 
 
+@pytest.mark.parametrize("beyond", [-1, 0])
+def test_ids_beyond_the_table_are_refused_where_a_model_only_scores(beyond):
+    rows = planted_table().encoded.layout.categorical[0].rows
+    wrong = rows if beyond == 0 else beyond  # a row of the next feature in the fused table
+    train, valid = small_batches()
+    ids = valid.encoded.ids.copy()
+    ids[valid.rows[-1], 0] = wrong
+    bad = Batches(
+        dataclasses.replace(valid.encoded, ids=ids),
+        valid.rows,
+        batch_size=100,
+        shuffle=False,
+        sequences=valid.sequences,
+    )
+    trainer = Trainer(TrainConfig(epochs=1))
+    for call in (
+        lambda: trainer.predict(small_model(), bad),
+        lambda: trainer.evaluate(small_model(), bad),
+        lambda: trainer.fit(small_model(), train, bad),
+    ):
+        with pytest.raises(DataError, match=rf"column 'item' holds the id {wrong}, .* has {rows} rows"):
+            call()
+
+
 def test_ids_beyond_a_table_of_a_users_own_model_are_diagnosed():
     class Own(nn.Module):
         def __init__(self):
@@ -290,8 +313,9 @@ def test_ids_beyond_a_table_of_a_users_own_model_are_diagnosed():
         def forward(self, batch):
             return self.items(batch.ids[:, 0]).squeeze(1)
 
-    with pytest.raises(DataError, match=r"items has 3 rows; the columns of the batch go up to \[\d+\]"):
-        small_fit(model=Own(), **PLAIN)
+    for call in (lambda: small_fit(model=Own(), **PLAIN), lambda: predict(Own(), small_batches()[1])):
+        with pytest.raises(DataError, match=r"items has 3 rows; the columns of the batch go up to \[\d+\]"):
+            call()
 
 
 def test_a_module_that_gives_no_logit_per_row_is_told_so():
@@ -301,6 +325,8 @@ def test_a_module_that_gives_no_logit_per_row_is_told_so():
 
     with pytest.raises(ConfigError, match=r"shape \[100, 1\] for 100 rows.*Objective"):
         small_fit(model=Wide(1, 1), **PLAIN)
+    with pytest.raises(ConfigError, match=r"shape \[\d+, 1\] for \d+ rows"):
+        predict(Wide(1, 1), small_batches()[1])
 
 
 def test_an_objective_must_give_one_loss():

@@ -93,12 +93,13 @@ def train_file(
     path, folder = Path(path), Path(folder)
     file = parse(TrainFile, read_toml(path, overrides), what=str(path))
     setting = _setting(file)
+    config = dataclasses.replace(setting.train, seed=file.seed)  # refuses bad seeds
     data = load_data(file.data, file.schema, beside=path.parent)
     first = shard()["rank"] == 0
     if first:
         _describe(folder, file, setting, data, beside=path.parent)
     model = make_model(data, setting, file.seed)
-    trainer = Trainer(dataclasses.replace(setting.train, seed=file.seed), folder=folder)
+    trainer = Trainer(config, folder=folder)
     train = make_batches(data, "train", batch_size=setting.train.batch_size, seed=file.seed, sharded=True)
     valid = make_batches(data, "valid", batch_size=EVALUATION_ROWS, sharded=True)
     fit = trainer.fit(model, train, valid, resume=resume, on_batch=on_batch if first else None)
@@ -166,6 +167,8 @@ class _Saved:
     file: TrainFile
     setting: Setting
     beside: Path
+    digest: str
+    """`TrainingData.digest()` of what it was trained on."""
 
     @classmethod
     def open(cls, folder: Path) -> "_Saved":
@@ -182,7 +185,8 @@ class _Saved:
         saved = _read(path)
         file = parse(TrainFile, saved["file"], what=str(path))
         setting = _setting(file)
-        return cls(folder=folder, file=file, setting=setting, beside=Path(saved["beside"]))
+        digest = str(saved["identity"].get("data"))
+        return cls(folder=folder, file=file, setting=setting, beside=Path(saved["beside"]), digest=digest)
 
     @property
     def encoder(self) -> Encoder:
@@ -200,11 +204,21 @@ class _Saved:
         return Encoder.from_files(lambda name: _content(folder / name))
 
     def own_data(self, folder: Path | None) -> TrainingData:
-        """The `[data]` of the training."""
+        """The `[data]` of the training.
+
+        Raises:
+            DataError: It is not what it was: a row may have other ids now, or have been trained on.
+        """
         section = self.file.data
         if folder is not None:
             section = dataclasses.replace(section, folder=str(folder.absolute()))
-        return load_data(section, self.file.schema, beside=self.beside)
+        found = load_data(section, self.file.schema, beside=self.beside)
+        if found.digest() != self.digest:
+            raise DataError(
+                f"the rows of [data] are not those that '{self.folder}' was trained on (digest {found.digest()}, then "
+                f"{self.digest}): restore them, or evaluate other rows with --events"
+            )
+        return found
 
     def encode(self, frame: pl.DataFrame, *, name: str) -> TrainingData:
         """Other rows, as the training rows were encoded; all of them are the "test" period."""
@@ -266,7 +280,7 @@ def _describe(folder: Path, file: TrainFile, setting: Setting, data: TrainingDat
 def _read(path: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(path.read_bytes())
-        whole = {"file", "beside", "identity"} <= found.keys()
+        whole = all(isinstance(found.get(key), dict) for key in ("file", "identity")) and "beside" in found
     except (OSError, ValueError, AttributeError):
         whole = False
     if not whole:

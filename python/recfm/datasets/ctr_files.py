@@ -122,7 +122,8 @@ def read_libfm(path: Path, columns: Columns) -> pl.LazyFrame:
             f"'{path}', row 1: {len(found)} fields, expected {len(columns)} ({', '.join(columns)})"
         )
     frame = frame.rename(dict(zip(found, columns, strict=True)))
-    ids = [pl.col(name).str.split(":").list.first() for name in fields]
+    # What is no `id:value` becomes "", which is no number: a row that was cut off is an error, not a rare id.
+    ids = [pl.col(name).str.extract(r"^(\d+):[^:]").fill_null("").alias(name) for name in fields]
     zero_one = pl.col(label).cast(pl.Float32).clip(lower_bound=0).cast(pl.String)
     return _typed(frame.with_columns(zero_one, *ids), path, columns)
 

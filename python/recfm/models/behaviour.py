@@ -14,7 +14,6 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from recfm.data.batch import Batch
 from recfm.errors import DataError, SchemaError
@@ -36,12 +35,6 @@ class Events:
     events: Tensor
     target: Tensor
     mask: Tensor
-
-
-def look_up(embedding: FeatureEmbedding, names: Sequence[str], ids: Tensor) -> Tensor:
-    """Embedding rows of ids [*, F or more], feature by feature, side by side: [*, F d]."""
-    parts = [functional.embedding(ids[..., i], embedding.table(name)) for i, name in enumerate(names)]
-    return torch.cat(parts, dim=-1)
 
 
 Source: TypeAlias = SequenceLayout | tuple[Column, ...]
@@ -94,7 +87,7 @@ class Behaviour(nn.Module):
         if self.of_vectors:
             events_BLe, target_Be = self.event(values), self.target(embedding.item_rows(rows_Bnd))
         else:
-            events_BLe = look_up(embedding, self.names, values)
+            events_BLe = embedding.lookup(self.names, values)
             if self.label is not None:
                 events_BLe = events_BLe + self.label(values[..., len(self.names)])
             target_Be = rows_Bnd[:, self.places].flatten(1)

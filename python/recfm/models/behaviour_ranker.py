@@ -88,6 +88,7 @@ class BehaviourRanker(Ranker):
             sequences=[sequence for sequence in sequences if sequence.counts_only],
             history=history,
         )
+        self.layout = layout  # of the batches, where the embedding's own hides what is not pooled
         self.config = config
         self.sources: list[Source] = [*given, *groups]
         self.behaviours = nn.ModuleList(

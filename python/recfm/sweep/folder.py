@@ -19,6 +19,10 @@ from recfm.experiment import make_folder, refuse_used
 from recfm.files import reason, write_whole
 
 _FORMAT = 1
+_AGAIN = "remove it and sweep again"
+_MEASURED = ("valid", "test", "parameters", "training_flops_per_example", "epochs", "best_epoch", "seconds")
+_WANTED = {"done": ("versions", *_MEASURED, "rows_per_second"), "failed": ("versions", "error")}
+"""What tables read of a record, by its status."""
 
 
 class SweepFolder:
@@ -38,7 +42,7 @@ class SweepFolder:
         mine = {"format": _FORMAT, "data": data, "evaluate_test": evaluate_test}
         file = path / "sweep.json"
         if file.exists():
-            self._compare(_read(file), mine)
+            self._compare(_read(file, fix="choose another folder with --out"), mine)
         else:
             refuse_used(path)
             make_folder(path)
@@ -82,7 +86,10 @@ class SweepFolder:
             return None
         record = _read(file)
         if record.get("key") != key:
-            raise ConfigError(f"'{file}' is not the run of that name: remove it and sweep again")
+            raise ConfigError(f"'{file}' is not the run of that name: {_AGAIN}")
+        wanted = _WANTED.get(str(record.get("status")))
+        if wanted is None or not all(name in record for name in wanted):
+            raise ConfigError(f"'{file}' is damaged: {_AGAIN}")
         return record
 
     def finish(self, key: str, record: dict[str, Any]) -> None:
@@ -121,13 +128,13 @@ class SweepFolder:
             lock.release()
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path, *, fix: str = _AGAIN) -> dict[str, Any]:
     try:
         found = json.loads(file.read_bytes())
     except (OSError, ValueError):
         found = None
     if not isinstance(found, dict):
-        raise ConfigError(f"'{file}' is damaged: remove it and sweep again")
+        raise ConfigError(f"'{file}' is damaged: {fix}")
     return found
 
 

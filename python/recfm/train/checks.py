@@ -80,6 +80,31 @@ class IdCheck:
                 _check(ids[..., i].cpu(), size, f"column '{names[i]}' of the history '{sequence.name}'")
 
 
+def id_check(module: nn.Module, layout: Layout | None = None) -> IdCheck | None:
+    """The check of a module's tables; of `layout` where it does not say what it was built for."""
+    seen = model_layout(module) or layout
+    sequences = {
+        found
+        for part in module.modules()
+        if isinstance(found := getattr(part, "sequence", None), SequenceLayout)
+    }
+    return None if seen is None else IdCheck(seen, tuple(sequences))
+
+
+def beyond_a_table(module: nn.Module, batch: Batch, error: IndexError) -> DataError:
+    """What torch's error means in a module that does not say what it was built for."""
+    sizes = [
+        f"{name} has {part.num_embeddings:,} rows"
+        for name, part in module.named_modules()
+        if isinstance(part, nn.Embedding | nn.EmbeddingBag)
+    ]
+    highest = batch.ids.amax(0).tolist() if batch.ids.numel() else []
+    return DataError(
+        f"an id of the batch is beyond an embedding table of the model ({error}): {'; '.join(sizes)}; "
+        f"the columns of the batch go up to {highest}: build the model for these batches"
+    )
+
+
 def _check(ids: Tensor, rows: int, where: str) -> None:
     if not ids.numel():
         return

@@ -37,16 +37,25 @@ class Objective(nn.Module):
         self.model = model
 
 
+def refuse_shape(logits: Tensor, batch: Batch) -> None:
+    """Refuse what is not one logit per row.
+
+    Raises:
+        ConfigError: The shape is not [B].
+    """
+    if logits.shape != batch.label.shape:
+        raise ConfigError(
+            f"the model gave a tensor of shape {list(logits.shape)} for {len(batch)} rows: it must give one "
+            "logit per row, [B]; a module that gives a loss must be a recfm.train.losses.Objective"
+        )
+
+
 class LabelLoss(Objective):
     """Binary cross-entropy on the label, and the model's auxiliary loss where it has one."""
 
     def forward(self, batch: Batch) -> Tensor:
         logits = self.model(batch)
-        if logits.shape != batch.label.shape:
-            raise ConfigError(
-                f"the model gave a tensor of shape {list(logits.shape)} for {len(batch)} rows: it must give one "
-                "logit per row, [B]; a module that gives a loss must be a recfm.train.losses.Objective"
-            )
+        refuse_shape(logits, batch)
         on_label = functional.binary_cross_entropy_with_logits(logits, batch.label)
         return on_label + auxiliary_loss(self.model)
 

@@ -270,12 +270,24 @@ class Run:
         if not gradients and self._world.size == 1:
             when = "this step"
         step = at.step - at.batch + k + 1
-        message = f"the loss is {value} at epoch {at.epoch}, step {k} (step {step} in all)"
+        message = f"the loss is {value} at epoch {at.epoch}, step {k + 1} (step {step} in all)"
         if gradients:
             message += f"; the largest gradients of {when}: {gradients}"
+        raise self._diverged(message)
+
+    def _refuse_broken_weights(self) -> None:
+        """A finite loss may have had a gradient that was not; such weights replace no good checkpoint."""
+        for name, parameter in self._objective.named_parameters():
+            if not torch.isfinite(parameter.detach()).all():
+                raise self._diverged(
+                    f"'{name}' holds values that are not finite after step {self._at.step}; the largest gradients of "
+                    f"that step: {largest_gradients(self._objective)}"
+                )
+
+    def _diverged(self, message: str) -> RecfmError:
         if self._checkpoints is not None and len(self._checkpoints):
             message += f"; the last good checkpoint is '{self._checkpoints.latest()}'"
-        raise RecfmError(f"{message}: lower learning_rate (now {self._rate:g}) or set clip_norm")
+        return RecfmError(f"{message}: lower learning_rate (now {self._rate:g}) or set clip_norm")
 
     # ---- checkpoints ---------------------------------------------------------------------------------------------
 
@@ -283,6 +295,7 @@ class Run:
         if self._checkpoints is None:
             return
         self._refuse_diverged(self._losses.read())
+        self._refuse_broken_weights()
         self._at.loss_sum = self._losses.sum
         rng = self._world.gather(rng_state())
         if not self._world.first:

@@ -11,7 +11,9 @@ from recfm.data.batch import Batch
 from recfm.data.batches import Batches
 from recfm.data.loader import BatchSource, Loader
 from recfm.errors import DataError, MetricError
+from recfm.train.checks import beyond_a_table, id_check
 from recfm.train.config import Monitor
+from recfm.train.losses import refuse_shape
 from recfm.train.metrics import Metrics, StreamingMetrics
 from recfm.train.precision import Precision, autocast
 
@@ -28,7 +30,8 @@ def predict(
         precision: Of the forward pass.
 
     Raises:
-        DataError: The batches are shuffled, so their order is not that of `batches.rows`.
+        DataError: The batches are shuffled, so their order is not that of `batches.rows`; or they hold ids beyond
+            the model's tables.
     """
     if batches.shuffle:
         raise DataError("predict needs batches in row order: build them with shuffle=False")
@@ -48,6 +51,7 @@ def evaluate(
         precision: Of the forward pass.
 
     Raises:
+        DataError: A batch holds ids beyond the model's tables.
         MetricError: All labels are the same, or a prediction is NaN.
     """
     return streamed(model, batches, device=device, precision=precision).compute()
@@ -67,12 +71,24 @@ def streamed(
 def scored(
     model: nn.Module, batches: BatchSource, *, device: str, precision: Precision
 ) -> Iterator[tuple[Batch, Tensor]]:
-    """Each batch with its probabilities, float64 [B] on the CPU."""
+    """Each batch with its probabilities, float64 [B] on the CPU.
+
+    Raises:
+        DataError: An id is beyond its embedding table.
+        ConfigError: The model does not give one logit per row.
+    """
     model.to(device).eval()
+    check_ids = id_check(model)
     with torch.inference_mode():
         for batch in Loader(batches, device=device):
-            with autocast(device, precision):
-                logits = model(batch)
+            if check_ids:
+                check_ids(batch)
+            try:
+                with autocast(device, precision):
+                    logits = model(batch)
+            except IndexError as error:
+                raise beyond_a_table(model, batch, error) from None
+            refuse_shape(logits, batch)
             yield batch, logits.double().sigmoid().cpu()
 
 

@@ -10,9 +10,8 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from recfm.data.batch import Batch
-from recfm.errors import ConfigError, DataError
-from recfm.layout import SequenceLayout
-from recfm.train.checks import IdCheck, model_layout
+from recfm.errors import ConfigError
+from recfm.train.checks import beyond_a_table, id_check
 from recfm.train.config import TrainConfig
 from recfm.train.distributed import World
 from recfm.train.optim import add_l2
@@ -49,13 +48,7 @@ class Step:
         self._l2 = any(group.get("l2") for o in optimizers for group in o.param_groups)
         wrapped = world.wrap(objective)
         self._forward: Callable[[Batch], Tensor] = torch.compile(wrapped) if config.compile else wrapped
-        seen = model_layout(objective) or layout
-        sequences = {
-            found
-            for module in objective.modules()
-            if isinstance(found := getattr(module, "sequence", None), SequenceLayout)
-        }
-        self._check_ids = None if seen is None else IdCheck(seen, tuple(sequences))
+        self._check_ids = id_check(objective, layout)
 
     def loss(self, batch: Batch) -> Tensor:
         """The loss of a batch, a scalar.
@@ -70,7 +63,7 @@ class Step:
             with autocast(self._world.device.type, self._config.precision):
                 loss = self._forward(batch)
         except IndexError as error:
-            raise DataError(self._beyond_a_table(batch, error)) from None
+            raise beyond_a_table(self._objective, batch, error) from None
         except Exception as error:
             if self._config.compile and type(error).__module__.startswith("torch._"):
                 why = str(error).strip().splitlines()[0]
@@ -99,18 +92,6 @@ class Step:
         for optimizer in self._optimizers:
             self.scaler.step(optimizer)
         self.scaler.update()
-
-    def _beyond_a_table(self, batch: Batch, error: IndexError) -> str:
-        sizes = [
-            f"{name} has {module.num_embeddings:,} rows"
-            for name, module in self._objective.named_modules()
-            if isinstance(module, nn.Embedding | nn.EmbeddingBag)
-        ]
-        highest = batch.ids.amax(0).tolist() if batch.ids.numel() else []
-        return (
-            f"an id of the batch is beyond an embedding table of the model ({error}): {'; '.join(sizes)}; "
-            f"the columns of the batch go up to {highest}: build the model for these batches"
-        )
 
 
 class Losses:

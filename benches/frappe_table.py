@@ -24,13 +24,15 @@ def newest() -> dict[str, Any]:
 def table() -> str:
     """Markdown: a row for each setting, mean ± standard deviation over its seeds."""
     lines = [
-        "| model | d | test AUC | published | log loss | NE | training MFLOP / example |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| model | d | seeds | test AUC | published | log loss | NE | training MFLOP / example |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in newest()["settings"]:
         test = row["test"]
+        if test is None or test["auc_std"] is None:
+            continue  # not run, or once only
         lines.append(
-            f"| {row['label']} | {row['settings']['dim']} | {test['auc']:.4f} ± {test['auc_std']:.4f} "
+            f"| {row['label']} | {row['settings']['dim']} | {row['seeds']} | {test['auc']:.4f} ± {test['auc_std']:.4f} "
             f"| {PUBLISHED.get(row['label'], '-')} | {test['logloss']:.4f} | {test['ne']:.4f} ± {test['ne_std']:.4f} "
             f"| {row['training_flops_per_example'] / 1e6:.2g} |"
         )

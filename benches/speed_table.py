@@ -31,6 +31,24 @@ ROWS = {
         "metrics.gauc.pandas": "gAUC of 5 M rows, 500 k users, against pandas and scikit-learn",
         "metrics.auc.sklearn": "AUC of 5 M rows, against scikit-learn",
     },
+    "train": {
+        "train.dnn.torch-rechub": "an epoch of DNN at Frappe settings, fp32, against torch-rechub",
+        "train.dnn.deepctr-torch": "the same against deepctr-torch",
+        "train.dcnv2.torch-rechub": "an epoch of DCNv2, against torch-rechub",
+        "train.dcnv2.deepctr-torch": "the same against deepctr-torch",
+        "train.wukong.eager": "an epoch of Wukong, against a plain eager PyTorch port",
+        "train.dnn.matmul": "DNN's floating-point rate against bare matrix products",
+        "train.dcnv2.matmul": "DCNv2's",
+        "train.wukong.matmul": "Wukong's",
+        "train.dnn.bf16": "a DNN step under bf16 autocast against fp32, on a CPU without bf16 instructions",
+    },
+    "embedding": {
+        "embedding.step.torch-sparse-adam": "row-wise Adam, 10 M rows x 16, 4096 x 26 ids: against torch SparseAdam",
+        "embedding.step.torch-sparse-adagrad": "row-wise AdaGrad, the same: against torch's sparse Adagrad",
+        "embedding.step.torch-dense-adam": "row-wise AdaGrad, 1 M rows: against torch dense Adam",
+        "embedding.flat.smaller-table": "a step on 100 M rows against 1 M rows, skewed ids (1 is flat)",
+        "embedding.flat-uniform.smaller-table": "the same with uniform ids",
+    },
     "scale": {
         "scale.resident.limit": "100 M events: encode, index, one epoch; memory against 4 GiB",
         "scale.cost-per-event.smallest": "cost of an event at 1 M against 100 M events (1 is flat)",
@@ -63,7 +81,7 @@ def table() -> str:
 
 def _number(value: float, unit: str) -> str:
     if unit == "rows/s":
-        return f"{_short(value / 1e6)} M rows/s"
+        return f"{_short(value / 1e6)} M rows/s" if value >= 1e5 else f"{value:,.0f} rows/s"
     if unit == "bytes/s":
         return f"{_short(value / 1e9)} GB/s"
     return f"{_short(value)} {unit}"
